@@ -1,0 +1,45 @@
+# Two commands for a newcomer: `make train` and `make test`. Both set everything up on a fresh clone.
+#
+#   make train RECIPE=recipes/tiny.toml ARGS="--run first"
+#   make train DEVICE=gpu                    CUDA builds from requirements/gpu.txt
+#   make train TORCH_INDEX=<url>             where to take the CPU build of torch from, if pip does not find it
+
+SHELL := /bin/sh
+VENV ?= .venv
+DEVICE ?= cpu
+RECIPE ?= recipes/quickstart.toml
+ARGS ?=
+TORCH_INDEX ?=
+REQUIREMENTS := requirements/$(DEVICE).txt
+STAMP := $(VENV)/.installed-$(DEVICE)
+BIN := $(VENV)/bin
+
+.PHONY: train test lint unit slow docs clean
+
+train: $(STAMP)
+	$(BIN)/rapid train $(RECIPE) $(ARGS)
+
+test: lint unit slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+slow: $(STAMP)
+	$(BIN)/pytest -m slow $(ARGS)
+
+docs: $(STAMP)
+	$(BIN)/python -m rapid.reference > docs/configuration.md
+	$(BIN)/python -m telemetry.catalogue > docs/metrics.md
+
+$(STAMP): $(REQUIREMENTS) requirements/install.sh pyproject.toml
+	@DEVICE=$(DEVICE) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX) sh requirements/install.sh
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,123 @@
+"""Who is connected to the hub, and when each was last heard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from protocol.errors import RefusedError
+from protocol.messages import ClientStatus, Heartbeat, Hello
+from protocol.version import PolicyVersion
+
+
+@dataclass(slots=True)
+class ClientRecord:
+    """One client. Times are of the hub's clock."""
+
+    name: str
+    role: str
+    peer: bytes
+    pid: int
+    host: str
+    seen_s: float
+    version: PolicyVersion | None = None
+    waiting_for: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    gone: bool = False
+    lease_requests: int = 0
+    """A newer Lease ends the one that still waits: the actor has given that one up."""
+
+    def is_same_process(self, hello: Hello) -> bool:
+        """Whether this hello comes from the process already known."""
+        return (self.name, self.pid, self.host) == (hello.name, hello.pid, hello.host)
+
+    def load(self, version: PolicyVersion | None) -> bool:
+        """Note the weights it has; whether they are new."""
+        is_new = version is not None and (self.version is None or version > self.version)
+        self.version = version if is_new else self.version
+        return is_new
+
+    def status(self, num_leases: int, now: float) -> ClientStatus:
+        """For the Status answer."""
+        return ClientStatus(
+            name=self.name,
+            role=self.role,
+            version=self.version,
+            waiting_for=self.waiting_for,
+            num_leases=num_leases,
+            seen_s=max(0.0, now - self.seen_s),
+            metrics=self.metrics,
+        )
+
+
+class Clients:
+    """All clients that said hello, by name and by connection."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, ClientRecord] = {}
+        self._by_peer: dict[bytes, ClientRecord] = {}
+
+    def hello(self, peer: bytes, message: Hello, now: float) -> list[ClientRecord]:
+        """Enter a client. Returns the processes that it takes the place of: of its name, or the learner before it."""
+        displaced = [
+            record
+            for record in self.present()
+            if not record.is_same_process(message)
+            and (record.name == message.name or record.role == message.role == "learner")
+        ]
+        for gone in displaced:
+            self._forget(gone)
+        fresh = ClientRecord(message.name, message.role, peer, message.pid, message.host, now)
+        record = self._by_name.setdefault(message.name, fresh)
+        self._attach(record, peer, now)
+        return displaced
+
+    def heard(self, peer: bytes, now: float) -> None:
+        """A message came over this connection."""
+        record = self._by_peer.get(peer)
+        if record is not None:
+            record.seen_s, record.gone = now, False
+
+    def named(self, name: str, peer: bytes, now: float) -> ClientRecord:
+        """The client that gives this name, perhaps over a new connection. Refuses "unknown_client"."""
+        record = self._by_name.get(name)
+        if record is None:
+            raise RefusedError("unknown_client", f"the hub does not know {name!r}: it has to say Hello first")
+        self._attach(record, peer, now)
+        return record
+
+    def beat(self, peer: bytes, message: Heartbeat, now: float) -> tuple[ClientRecord, bool]:
+        """Note a heartbeat; whether the client has new weights."""
+        record = self.named(message.name, peer, now)
+        record.waiting_for = message.waiting_for
+        record.metrics = message.metrics
+        return record, record.load(message.version)
+
+    def silent_actors(self, now: float, timeout_s: float) -> list[ClientRecord]:
+        """Actors unheard for so long, each reported once."""
+        silent = [x for x in self.present() if x.role == "actor" and now - x.seen_s > timeout_s]
+        for record in silent:
+            record.gone = True
+        return silent
+
+    def present(self) -> list[ClientRecord]:
+        """Clients that are not gone."""
+        return [record for record in self._by_name.values() if not record.gone]
+
+    def count_roles(self) -> Counter[str]:
+        """Clients that are not gone, by role."""
+        return Counter(record.role for record in self.present())
+
+    def peers(self, name: str | None) -> list[bytes]:
+        """Connections of the client of this name, or of every actor."""
+        return [x.peer for x in self.present() if (x.role == "actor" if name is None else x.name == name)]
+
+    def _attach(self, record: ClientRecord, peer: bytes, now: float) -> None:
+        if record.peer != peer:
+            self._by_peer.pop(record.peer, None)
+        record.peer, record.seen_s, record.gone = peer, now, False
+        self._by_peer[peer] = record
+
+    def _forget(self, record: ClientRecord) -> None:
+        self._by_name.pop(record.name, None)
+        self._by_peer.pop(record.peer, None)

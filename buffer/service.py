@@ -1,0 +1,323 @@
+"""The hub: a thin asyncio shell around the buffer's state machine.
+
+    request ──► Machine ──► transitions ──► Store ──► answer leaves
+                   │
+                   └──► pushes (weights, phase, drain) ──► queue ──► actors
+
+Lease and Pull are long polls: their handlers wait until anything changes, then ask the machine again. A timer
+expires leases, notices actors that fell silent, and writes `ledger/state.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from buffer.books import Push
+from buffer.clients import Clients
+from buffer.config import BufferConfig
+from buffer.gauges import HubGauges
+from buffer.machine import Machine
+from buffer.states import Event
+from buffer.store import MemoryStore, Store
+from buffer.summary import write_state
+from protocol.config import ScheduleConfig
+from protocol.endpoint import Server
+from protocol.errors import RefusedError
+from protocol.messages import (
+    PROTOCOL_VERSION,
+    Acknowledge,
+    AnyMessage,
+    Batch,
+    Commit,
+    Heartbeat,
+    Hello,
+    Inspect,
+    Lease,
+    LedgerState,
+    Pull,
+    Return,
+    Settle,
+    Snapshot,
+    Status,
+    Submit,
+    WeightManifest,
+    Work,
+)
+from telemetry.exporter import Exporter
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TICK_S = 0.5
+_LONGEST_WAIT_S = 60.0
+_FLUSH_S = 1.0
+
+
+class Hub:
+    """The one address that everybody knows.
+
+    Args:
+        config, schedule: what to do.
+        batch_groups: B.
+        num_prompts: prompts of the task.
+        seed: of the ledger's order and of the sampler.
+        address: where to listen, for example "tcp://127.0.0.1:*".
+        state: what `LedgerState` carried into a checkpoint; None begins a new ledger.
+        run_dir: the run's folder, for `ledger/state.json`; None writes nothing.
+        store: where transitions are kept; None keeps them in memory.
+        exporter: of the hub's metrics; None exports nothing.
+        clock: seconds, never going back.
+
+    Raises:
+        AddressError: the address is taken or malformed.
+        LedgerError: the state is damaged or of another run.
+    """
+
+    def __init__(
+        self,
+        config: BufferConfig,
+        schedule: ScheduleConfig,
+        batch_groups: int,
+        num_prompts: int,
+        seed: int,
+        address: str,
+        state: dict[str, Any] | None = None,
+        run_dir: Path | None = None,
+        *,
+        store: Store | None = None,
+        exporter: Exporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.machine = Machine(config, schedule, batch_groups, num_prompts, seed, state)
+        self._config = config
+        self._run_dir = run_dir
+        self._store = store or MemoryStore()
+        self._clock = clock
+        self._clients = Clients()
+        self._gauges = None if exporter is None else HubGauges(exporter)
+        self._changed = asyncio.Event()
+        self._pushes: asyncio.Queue[Push] = asyncio.Queue()
+        self._written_s = clock()
+        self._server = Server(address, self._handle)
+        self._handlers: dict[type, Callable[[bytes, Any], Awaitable[AnyMessage]]] = {
+            Hello: self._hello,
+            Heartbeat: self._heartbeat,
+            Inspect: self._inspect,
+            Lease: self._lease,
+            Submit: self._submit,
+            Return: self._return,
+            Pull: self._pull,
+            Commit: self._commit,
+            Snapshot: self._snapshot,
+            Settle: self._settle,
+            WeightManifest: self._publish,
+        }
+
+    @property
+    def address(self) -> str:
+        """Where clients connect."""
+        return self._server.address
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then drain, write the ledger's state, and close."""
+        self._write_state()
+        loops = [asyncio.create_task(loop()) for loop in (self._server.serve, self._send_pushes, self._tick_forever)]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*loops, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            self._step(self.machine.drain, "the hub is stopping")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._flush(), _FLUSH_S)
+        finally:
+            for task in (*loops, stopped):
+                task.cancel()
+            await asyncio.gather(*loops, stopped, return_exceptions=True)
+            self._write_state()
+            self._store.close()
+            self._server.close()
+
+    async def drain(self, reason: str) -> None:
+        """Grant no more leases, and ask the actors to hand back what they hold."""
+        self._step(self.machine.drain, reason)
+
+    def tick(self, now: float) -> None:
+        """What time brings: expired leases, silent actors."""
+        for record in self._clients.silent_actors(now, self._config.client_timeout_s):
+            log.warning("actor %s is silent for %.0f s: its leases return", record.name, now - record.seen_s)
+            self._step(self.machine.actors.gone, record.name)
+        self._step(self.machine.actors.expire, now)
+        if self._gauges is not None:
+            self._gauges.update(self.machine, self._clients.count_roles())
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    async def _handle(self, peer: bytes, message: AnyMessage) -> AnyMessage:
+        self._clients.heard(peer, self._clock())
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise RefusedError("unexpected", f"the hub does not answer {type(message).__name__}")
+        return await handler(peer, message)
+
+    async def _hello(self, peer: bytes, message: Hello) -> Acknowledge:
+        if message.protocol != PROTOCOL_VERSION:
+            raise RefusedError(
+                "protocol", f"{message.name} speaks protocol {message.protocol}, the hub {PROTOCOL_VERSION}"
+            )
+        for record in self._clients.hello(peer, message, self._clock()):
+            log.info("%s %s takes the place of a process that is gone", message.role, message.name)
+            self._step(self.machine.learner.gone if record.role == "learner" else self._actor_gone(record.name))
+        if message.role == "actor":
+            self._step(self.machine.actors.welcome, message.name)
+        return Acknowledge()
+
+    def _actor_gone(self, name: str) -> Callable[[], None]:
+        return lambda: self.machine.actors.gone(name)
+
+    async def _heartbeat(self, peer: bytes, message: Heartbeat) -> Acknowledge:
+        now = self._clock()
+        record, has_new_weights = self._clients.beat(peer, message, now)
+        if record.role == "actor":
+            self.machine.actors.renew(message.name, message.leases, now)
+        if has_new_weights:
+            self._wake()
+        return Acknowledge()
+
+    async def _inspect(self, peer: bytes, message: Inspect) -> Status:
+        machine, now = self.machine, self._clock()
+        return Status(
+            version=machine.version,
+            lineage=machine.lineage,
+            published=machine.manifest.version if machine.manifest else None,
+            ledger={state.value: count for state, count in machine.ledger.counts.items()},
+            opened=machine.ledger.opened,
+            total=machine.ledger.total,
+            lags={str(lag): count for lag, count in sorted(machine.lags().items())},
+            events=dict(machine.events),
+            clients=[x.status(machine.num_leases(x.name), now) for x in self._clients.present()],
+            draining=machine.draining,
+        )
+
+    async def _lease(self, peer: bytes, message: Lease) -> Work:
+        record = self._clients.named(message.name, peer, self._clock())
+        record.load(message.version)
+        record.lease_requests += 1
+        request, deadline = record.lease_requests, self._deadline(message.wait_s)
+        while True:
+            changed = self._changed
+            if record.gone or record.lease_requests != request:
+                return Work(items=[])
+            version = record.version or message.version
+            items = self._step(self.machine.actors.lease, message.name, message.max_groups, version, self._clock())
+            if items or self.machine.draining or not await self._wait(changed, deadline):
+                return Work(items=items)
+
+    async def _submit(self, peer: bytes, message: Submit) -> Acknowledge:
+        self._step(self.machine.actors.submit, message.lease_id, message.group)
+        return Acknowledge()
+
+    async def _return(self, peer: bytes, message: Return) -> Acknowledge:
+        self._step(self.machine.actors.give_back, message.lease_id, message.failed, message.reason)
+        return Acknowledge()
+
+    async def _pull(self, peer: bytes, message: Pull) -> Batch:
+        begin, deadline = self._clock(), self._deadline(message.wait_s)
+        while True:
+            changed = self._changed
+            try:
+                batch = self._step(self.machine.learner.pull, message.version)
+                if self._gauges is not None:
+                    self._gauges.observe_batch_wait(self._clock() - begin)
+                return batch
+            except RefusedError as refusal:
+                if refusal.code != "empty" or not await self._wait(changed, deadline):
+                    raise
+
+    async def _commit(self, peer: bytes, message: Commit) -> Acknowledge:
+        self._step(self.machine.learner.commit, message.batch_id, message.version)
+        return Acknowledge()
+
+    async def _snapshot(self, peer: bytes, message: Snapshot) -> LedgerState:
+        return LedgerState(state=self.machine.snapshot())
+
+    async def _settle(self, peer: bytes, message: Settle) -> Acknowledge:
+        self._step(self.machine.learner.settle, message.version)
+        return Acknowledge()
+
+    async def _publish(self, peer: bytes, message: WeightManifest) -> Acknowledge:
+        self._step(self.machine.learner.publish, message)
+        return Acknowledge()
+
+    # --- the shell ----------------------------------------------------------------------------------
+
+    def _step(self, event: Callable[..., T], *arguments: Any) -> T:
+        """Let the machine handle an event; store what it did before anybody hears of it."""
+        try:
+            return event(*arguments)
+        finally:
+            transitions = self.machine.take_transitions()
+            if transitions:
+                self._store.append(transitions)
+            for buried in (x for x in transitions if x.event is Event.BURY):
+                log.warning(
+                    "%s failed %d times and is a dead letter: %s", buried.entry_id, buried.failures, buried.reason
+                )
+            pushes = self.machine.take_pushes()
+            for push in pushes:
+                self._pushes.put_nowait(push)
+            if transitions or pushes:
+                self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _deadline(self, wait_s: float) -> float:
+        return self._clock() + min(wait_s, _LONGEST_WAIT_S)
+
+    async def _wait(self, changed: asyncio.Event, deadline: float) -> bool:
+        """Wait until something changes; False when the time is over."""
+        left = deadline - self._clock()
+        if left <= 0:
+            return False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), left)
+        return True
+
+    async def _send_pushes(self) -> None:
+        while True:
+            push = await self._pushes.get()
+            for peer in self._clients.peers(push.name):
+                await self._server.push(peer, push.message)
+            self._pushes.task_done()
+
+    async def _flush(self) -> None:
+        """Let answers and pushes under way leave."""
+        await self._pushes.join()
+        await self._server.finish()
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = self._clock()
+            self.tick(now)
+            if now - self._written_s >= self._config.state_interval_s:
+                self._write_state()
+
+    def _write_state(self) -> None:
+        self._written_s = self._clock()
+        if self._run_dir is None:
+            return
+        try:
+            write_state(self._run_dir, self.machine.snapshot())
+        except OSError as error:
+            # The file is for people; a full disk must not end the run.
+            log.error("the ledger's state cannot be written: %s", error)

@@ -1,0 +1,75 @@
+"""The learner's parts, put together from its settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from learner.checkpoint import claim_lineage, load_rank, read_info
+from learner.engine import TrainingEngine
+from learner.link import HubLink
+from learner.publisher import WeightPublisher
+from learner.ranks import Ranks
+from learner.settings import LearnerSettings
+from protocol.version import PolicyVersion
+from telemetry.run_dir import RunDirectory
+
+
+@dataclass(frozen=True)
+class FirstRank:
+    """What only rank 0 has: the ends towards hub and actors, and the run's folder."""
+
+    link: HubLink
+    publisher: WeightPublisher
+    run: RunDirectory
+
+
+def prepare_process(settings: LearnerSettings) -> None:
+    """Bind this process to its cores, and seed it."""
+    if settings.cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, settings.cores)
+    threads = settings.learner.threads or (len(settings.cores) if settings.cores else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    torch.manual_seed(settings.seed + settings.rank)
+
+
+def start_version(settings: LearnerSettings) -> PolicyVersion:
+    """The version at which this incarnation begins."""
+    if settings.resume_from is None:
+        return PolicyVersion(1, 0)
+    return PolicyVersion(settings.lineage.incarnation, read_info(settings.resume_from).version.step)
+
+
+def build_engine(settings: LearnerSettings, ranks: Ranks) -> TrainingEngine:
+    """The trainer with the weights, and after a resume the optimizer and random number states, of the start."""
+    resume = settings.resume_from
+    path = Path(settings.model_path) if resume is None else resume / "model"
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, settings.model.dtype), attn_implementation="sdpa", local_files_only=True
+    )
+    engine = TrainingEngine(model, settings.learner, ranks)
+    if resume is not None:
+        engine.load_optimizer_state(load_rank(resume, ranks.rank))
+    return engine
+
+
+@contextmanager
+def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
+    """Rank 0's connections; closed at the end, the publisher first, since it announces through the link."""
+    claim_lineage(settings.run_dir, settings.lineage)
+    run = RunDirectory.open(settings.run_dir)
+    with ExitStack() as stack:
+        link = HubLink(settings.hub_address, settings.name)
+        stack.callback(link.close)
+        publisher = WeightPublisher(settings.publish_host, link.announce)
+        stack.callback(publisher.close)
+        yield FirstRank(link, publisher, run)

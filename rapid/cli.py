@@ -1,0 +1,116 @@
+"""The command line. Every command parses and checks first, and imports what is heavy only then."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="rapid",
+    help="Asynchronous actor-learner reinforcement learning for small language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[Path, typer.Argument(help="A TOML file, such as recipes/quickstart.toml.")]
+RunName = Annotated[str, typer.Argument(help="The run's name, or its folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a field; may be repeated.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run: Annotated[str | None, typer.Option("--run", help="Name of the run and of its folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the resolved configuration, start nothing.")
+    ] = False,
+) -> None:
+    """Train a model as a recipe says."""
+    from rapid.recipe import load_recipe
+
+    config = load_recipe(recipe, [*(overrides or []), *([f'run.name="{run}"'] if run else [])])
+    if dry_run:
+        from rapid.preflight import check_dry
+
+        check_dry(config, recipe, resume=resume)
+        print(config.model_dump_json(indent=2))
+        return
+    from rapid.preflight import prepare
+
+    plan = prepare(config, recipe, resume=resume)
+    from rapid.train import train as train_plan
+
+    train_plan(plan, recipe)
+
+
+@app.command(name="eval")
+def evaluate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="A checkpoint's folder; left out, the model of the recipe.")
+    ] = None,
+    k: Annotated[str, typer.Option("--k", help="Values of k for pass@k, such as 1,8.")] = "1,8",
+) -> None:
+    """Measure pass@k on the recipe's evaluation prompts, by the unbiased estimator."""
+    from rapid.evaluate import evaluate_recipe, parse_ks
+    from rapid.recipe import load_recipe
+
+    evaluate_recipe(load_recipe(recipe, overrides or []), checkpoint, parse_ks(k))
+
+
+@app.command()
+def report(run: RunName, runs: RunsFolder = Path("runs")) -> None:
+    """Write report.html and the plots of a run."""
+    from rapid.inspection import write_report
+
+    print(write_report(run, runs))
+
+
+@app.command()
+def ledger(run: RunName, runs: RunsFolder = Path("runs")) -> None:
+    """Show where every prompt of a run is, and the sum that must add up."""
+    from rapid.inspection import print_ledger
+
+    print_ledger(run, runs)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, and what is missing."""
+    from rapid.doctor import print_diagnosis
+
+    raise typer.Exit(print_diagnosis())
+
+
+def main() -> None:
+    """Entry point: 2 for what the user can mend before anything started, 1 for a run that failed, 130 for Ctrl-C."""
+    from rapid.errors import RunFailedError, UsageError
+
+    try:
+        app(standalone_mode=True)
+    except UsageError as error:
+        sys.exit(_fail(error, 2))
+    except RunFailedError as error:
+        sys.exit(_fail(error, 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"rapid: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

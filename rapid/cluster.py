@@ -1,0 +1,72 @@
+"""Ray: a local one that leaves nothing behind, or the running cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from rapid.errors import RunFailedError
+
+_OBJECT_STORE_BYTES = 100 * 2**20  # Ray only places and restarts here; the data travels over ZeroMQ
+
+
+@contextmanager
+def connect_ray(num_cpus: int) -> Iterator[bool]:
+    """Connect to Ray and disconnect at the end. Yields whether it is a cluster that was there before.
+
+    Args:
+        num_cpus: logical CPUs that the run's parts ask for together; a local Ray offers at least these.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, namespace="rapid")
+        try:
+            yield True
+        finally:
+            ray.shutdown()
+        return
+    # A folder of its own, short because socket paths are limited, so that nothing is shared with another Ray.
+    folder = tempfile.mkdtemp(prefix="rapid-ray-")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(num_cpus, os.cpu_count() or 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            namespace="rapid",
+            _temp_dir=folder,
+        )
+        yield False
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def reserve(bundles: list[dict[str, float]], names: list[str], timeout_s: float) -> PlacementGroup:
+    """Reserve the resources of the parts that must all be there. Raises RunFailedError when they do not come.
+
+    Args:
+        bundles: resources of each part.
+        names: what each bundle is for, for the message.
+    """
+    group = placement_group(bundles, strategy="PACK")
+    deadline = time.monotonic() + timeout_s
+    while not group.wait(timeout_seconds=5):
+        if time.monotonic() > deadline:
+            remove_placement_group(group)
+            wanted = ", ".join(f"{name} {bundle}" for name, bundle in zip(names, bundles, strict=True))
+            raise RunFailedError(
+                f"Ray offered no place for {timeout_s:g} s. Wanted: {wanted}. Free: {ray.available_resources()}. "
+                "Add nodes, lower the parts' resources, or raise run.start_timeout_s"
+            )
+    return group

@@ -1,0 +1,91 @@
+"""A run's whole configuration: the sections of all folders, composed, and the rules that span sections."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from actors.config import ActorsConfig
+from buffer.config import BufferConfig
+from learner.config import AlgorithmConfig, LearnerConfig
+from protocol.config import ModelConfig, ScheduleConfig, ScheduleMode, Section, WeightsConfig
+from tasks.config import TaskConfig
+from telemetry.config import TelemetryConfig
+
+
+class RunConfig(Section):
+    """`[run]`: this run's name, place and randomness."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run and of its folder. None takes the recipe's name and the time."""
+    directory: str = "runs"
+    """Folder that holds the runs, relative to where the command is given."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of prompt order, sampling and training."""
+    host: str = "auto"
+    """Address on which the hub and the weight publisher listen. "auto" takes loopback on one machine and the
+    node's own address on a cluster."""
+    start_timeout_s: float = Field(600.0, gt=0)
+    """Seconds that Ray may take to place the parts before the run is given up."""
+
+
+class RapidConfig(Section):
+    """Everything that a recipe can say, one field for each section."""
+
+    run: RunConfig = RunConfig()
+    """This run's name, place and randomness."""
+    model: ModelConfig
+    """The language model that learns."""
+    task: TaskConfig
+    """What it learns: prompts and rewards."""
+    actors: ActorsConfig = ActorsConfig()
+    """Who generates."""
+    buffer: BufferConfig = BufferConfig()
+    """What lies between generation and training."""
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    """Who waits for whom."""
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    """The estimator of the policy gradient."""
+    learner: LearnerConfig = LearnerConfig()
+    """How the weights are trained."""
+    weights: WeightsConfig = WeightsConfig()
+    """How new weights reach the actors."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """What is measured and shown."""
+
+    def problems(self) -> list[str]:
+        """What cannot work although each field is right by itself. Each line: field, value, bound, remedy."""
+        return [*self._schedule_problems(), *self._batch_problems()]
+
+    def _schedule_problems(self) -> list[str]:
+        mode, every, bound = self.schedule.mode, self.schedule.broadcast_every, self.schedule.max_staleness
+        if mode is ScheduleMode.SYNC and (every, bound) != (1, 0):
+            return [
+                f"schedule.broadcast_every = {every} and schedule.max_staleness = {bound}: mode \"sync\" expects "
+                'exactly 1 and 0; leave both out, or choose mode "async"'
+            ]
+        if bound < every - 1:
+            return [
+                f"schedule.max_staleness = {bound}: expected at least schedule.broadcast_every - 1 = {every - 1}, for "
+                f"the last update before a broadcast trains on tokens that are {every - 1} steps old; raise "
+                f"max_staleness to {every - 1}, or lower broadcast_every to {bound + 1}"
+            ]
+        if mode is ScheduleMode.ALTERNATE and bound > every - 1:
+            return [
+                f"schedule.max_staleness = {bound}: mode \"alternate\" never exceeds broadcast_every - 1 = {every - 1}; "
+                'leave it out, or choose mode "async"'
+            ]
+        return []
+
+    def _batch_problems(self) -> list[str]:
+        found = []
+        if self.actors.max_tokens >= self.model.max_context:
+            found.append(
+                f"actors.max_tokens = {self.actors.max_tokens}: expected less than model.max_context = "
+                f"{self.model.max_context}, so that a prompt fits too; lower one or raise the other"
+            )
+        if self.actors.group_size < 2:
+            found.append(
+                f"actors.group_size = {self.actors.group_size}: expected at least 2, for a completion is compared "
+                "with the others of its group"
+            )
+        return found

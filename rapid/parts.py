@@ -1,0 +1,127 @@
+"""The processes of a run as Ray actors: a thin wrapper each, so that no other folder knows of Ray.
+
+Heavy imports (torch, vllm, deepspeed) happen in the methods, inside the process that needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from buffer.config import BufferConfig
+from learner.settings import LearnerSettings
+from protocol.config import ScheduleConfig
+from telemetry.config import TelemetryConfig
+from telemetry.logs import setup_logging
+
+
+def own_address(on_cluster: bool) -> str:
+    """The address at which other parts reach this process's node."""
+    return ray.util.get_node_ip_address() if on_cluster else "127.0.0.1"
+
+
+def _begin_logging(name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)  # on another node of a cluster it is not there yet
+    setup_logging(name, run_dir, telemetry.log_level)
+
+
+@ray.remote(max_restarts=0)
+class HubPart:
+    """The buffer service."""
+
+    def __init__(self, run_dir: Path, telemetry: TelemetryConfig) -> None:
+        _begin_logging("hub", run_dir, telemetry)
+        self._telemetry = telemetry
+        self._run_dir = run_dir
+        self._stop = asyncio.Event()
+
+    async def start(
+        self,
+        *,
+        config: BufferConfig,
+        schedule: ScheduleConfig,
+        batch_groups: int,
+        num_prompts: int,
+        seed: int,
+        host: str | None,
+        state: dict[str, object] | None,
+    ) -> str:
+        """Listen; returns the address that the other parts connect to. `host` None takes the node's own."""
+        from buffer.service import Hub
+
+        host = host or own_address(on_cluster=True)
+        self._hub = Hub(
+            config=config,
+            schedule=schedule,
+            batch_groups=batch_groups,
+            num_prompts=num_prompts,
+            seed=seed,
+            address=f"tcp://{host}:{config.port or '*'}",
+            state=state,
+            run_dir=self._run_dir,
+        )
+        return self._hub.address
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        await self._hub.serve(self._stop)
+
+    async def drain(self, reason: str) -> None:
+        """Ask the actors to hand back their leases and end."""
+        await self._hub.drain(reason)
+
+    async def stop(self) -> None:
+        """End `run`, after the ledger was written."""
+        self._stop.set()
+
+
+@ray.remote(max_restarts=0, max_concurrency=2)
+class LearnerPart:
+    """One rank of the learner."""
+
+    def __init__(self, rank: int, run_dir: Path, telemetry: TelemetryConfig) -> None:
+        _begin_logging(f"learner-{rank}", run_dir, telemetry)
+        self._stop = threading.Event()
+
+    def rendezvous(self, on_cluster: bool) -> tuple[str, int]:
+        """Address and free port at which the ranks may meet."""
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("", 0))
+            return own_address(on_cluster), probe.getsockname()[1]
+
+    def run(self, settings: LearnerSettings, on_cluster: bool) -> None:
+        """Train until `schedule.steps` or `stop`."""
+        from learner.loop import run_learner
+
+        if on_cluster:
+            settings = settings.model_copy(update={"publish_host": own_address(on_cluster)})
+        run_learner(settings, self._stop)
+
+    def stop(self) -> None:
+        """End after the step under way, with a checkpoint."""
+        self._stop.set()
+
+
+@ray.remote(max_restarts=0)
+class ActorPart:
+    """One rollout actor."""
+
+    def __init__(self, name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
+        _begin_logging(name, run_dir, telemetry)
+        self._stop = asyncio.Event()
+
+    async def run(self, settings: Any) -> None:
+        """Generate until the hub drains or `stop`. `settings` is an `actors.rollout.RolloutSettings`."""
+        from actors.rollout import run_actor
+
+        await run_actor(settings, self._stop)
+
+    async def stop(self) -> None:
+        """End: hand back the leases and close the engine."""
+        self._stop.set()

@@ -1,0 +1,50 @@
+"""Which part of a run uses which CPU cores of one machine.
+
+    two cores, async                     core 0: engines of the actors     core 1: learner
+    two cores, sync or alternate         both cores: engines, then learner; they never work at the same time
+
+GPUs and the nodes of a cluster are Ray's to place; there this module only says how much a part asks for.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from protocol.config import ScheduleMode
+from rapid.config import RapidConfig
+
+
+@dataclass(frozen=True)
+class CorePlan:
+    """Cores of each actor's engine and of each rank of the learner; None leaves it to the system."""
+
+    actors: list[list[int] | None]
+    learner: list[list[int] | None]
+
+    def actor(self, index: int) -> list[int] | None:
+        """Cores of an actor, also of one that joined later."""
+        return self.actors[index % len(self.actors)]
+
+
+def plan_cores(config: RapidConfig, cores: list[int] | None = None) -> CorePlan:
+    """Divide the cores that this process may use.
+
+    In `async` mode the learner takes `learner.threads` cores a rank (half of all where it is None), from the
+    highest down, and the actors share what remains; the other modes give all cores to both.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
+    num_actors, ranks = config.actors.count, config.learner.ranks
+    if config.schedule.mode is not ScheduleMode.ASYNC or len(cores) == 1:
+        return CorePlan([list(cores)] * num_actors, _deal(cores, ranks))
+    wanted = ranks * config.learner.threads if config.learner.threads else len(cores) // 2
+    split = max(1, len(cores) - wanted)
+    return CorePlan(_deal(cores[:split], num_actors), _deal(cores[split:] or cores[-1:], ranks))
+
+
+def _deal(cores: list[int], parts: int) -> list[list[int] | None]:
+    """Contiguous shares, as equal as can be; parts beyond the number of cores double up."""
+    if parts >= len(cores):
+        return [[cores[index % len(cores)]] for index in range(parts)]
+    bounds = [round(index * len(cores) / parts) for index in range(parts + 1)]
+    return [cores[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]

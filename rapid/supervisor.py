@@ -1,0 +1,236 @@
+"""Starts the parts of a run on Ray, watches them, replaces actors that die, and brings the run to its end.
+
+    hub       must live: without it the run fails
+    learner   must live: the run ends when it has done its last step, and fails when it dies
+    actors    may die at any time: the hub takes back what they held, and a new one starts in their place
+
+Restarts go through here rather than through Ray's `max_restarts`, so that each is counted, told and limited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from learner.settings import LearnerSettings
+from rapid.cluster import reserve
+from rapid.errors import RunFailedError
+from rapid.parts import ActorPart, HubPart, LearnerPart
+from rapid.placement import CorePlan, plan_cores
+from rapid.preflight import Plan
+
+_HUB_CPUS = 0.1
+_END_TIMEOUT_S = 30.0
+
+
+@dataclass
+class _Rollout:
+    """One rollout actor and how often it was started."""
+
+    name: str
+    bundle: int
+    handle: Any = None
+    task: Any = None
+    starts: int = 0
+
+
+@dataclass
+class Supervisor:
+    """The parts of one run. Used in this order: start, poll until it says done, end."""
+
+    plan: Plan
+    on_cluster: bool
+    tell: Callable[[str], None]
+    """Called with each thing that happens which the user should hear of."""
+    hub_address: str = ""
+    _rollouts: list[_Rollout] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Place and start everything. Raises RunFailedError when Ray has no place."""
+        config = self.plan.config
+        names, bundles = self._bundles()
+        self._group = reserve(bundles, names, config.run.start_timeout_s)
+        self._cores = CorePlan([None], [None] * config.learner.ranks) if self.on_cluster else plan_cores(config)
+        self._start_hub()
+        self._start_learner()
+        self._rollouts = [
+            _Rollout(f"actor-{index}", 1 + config.learner.ranks + index) for index in range(config.actors.count)
+        ]
+        for rollout in self._rollouts:
+            self._start_actor(rollout)
+
+    def _bundles(self) -> tuple[list[str], list[dict[str, float]]]:
+        config = self.plan.config
+        ranks = [f"learner-{rank}" for rank in range(config.learner.ranks)]
+        actors = [f"actor-{index}" for index in range(config.actors.count)]
+        gpus = ray.cluster_resources().get("GPU", 0)
+        place: dict[str, float] = {"CPU": 1, "GPU": min(1.0, gpus / len(ranks + actors))} if gpus else {"CPU": 1}
+        return ["hub", *ranks, *actors], [{"CPU": _HUB_CPUS}, *([place] * len(ranks + actors))]
+
+    def _options(self, bundle: int) -> dict[str, Any]:
+        resources = self._group.bundle_specs[bundle]
+        return {
+            "num_cpus": resources["CPU"],
+            "num_gpus": resources.get("GPU", 0),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle),
+        }
+
+    def _start_hub(self) -> None:
+        config, resume = self.plan.config, self.plan.resume
+        self._hub = HubPart.options(**self._options(0)).remote(self.plan.run_dir, config.telemetry)
+        start = self._hub.start.remote(
+            config=config.buffer,
+            schedule=config.schedule,
+            batch_groups=config.learner.batch_groups,
+            num_prompts=self.plan.num_prompts,
+            seed=config.run.seed,
+            host=self._host(),
+            state=resume.ledger if resume else None,
+        )
+        self.hub_address = self._wait_for(start, "the hub")
+        self._hub_task = self._hub.run.remote()
+
+    def _host(self) -> str | None:
+        host = self.plan.config.run.host
+        if host != "auto":
+            return host
+        return None if self.on_cluster else "127.0.0.1"
+
+    def _wait_for(self, reference: Any, what: str) -> Any:
+        try:
+            return ray.get(reference, timeout=self.plan.config.run.start_timeout_s)
+        except RayError as error:
+            raise RunFailedError(f"{what} did not start: {_cause(error)}") from error
+
+    def _start_learner(self) -> None:
+        config = self.plan.config
+        self._ranks = [
+            LearnerPart.options(**self._options(1 + rank)).remote(rank, self.plan.run_dir, config.telemetry)
+            for rank in range(config.learner.ranks)
+        ]
+        meeting = self._wait_for(self._ranks[0].rendezvous.remote(self.on_cluster), "the learner")
+        self._learner_tasks = [
+            handle.run.remote(self._learner_settings(rank, meeting), self.on_cluster)
+            for rank, handle in enumerate(self._ranks)
+        ]
+
+    def _learner_settings(self, rank: int, meeting: tuple[str, int]) -> LearnerSettings:
+        config, resume = self.plan.config, self.plan.resume
+        values: dict[str, Any] = {} if resume is None else {"resume_from": resume.path, "lineage": resume.lineage}
+        return LearnerSettings(
+            hub_address=self.hub_address,
+            model_path=str(self.plan.model_dir),
+            model=config.model,
+            learner=config.learner,
+            algorithm=config.algorithm,
+            schedule=config.schedule,
+            weights=config.weights,
+            temperature=config.actors.temperature,
+            group_size=config.actors.group_size,
+            seed=config.run.seed,
+            rank=rank,
+            world_size=config.learner.ranks,
+            master_address=meeting[0],
+            master_port=meeting[1],
+            run_dir=self.plan.run_dir,
+            cores=self._cores.learner[rank],
+            **values,
+        )
+
+    def _start_actor(self, rollout: _Rollout) -> None:
+        from actors.settings import RolloutSettings
+
+        config = self.plan.config
+        rollout.starts += 1
+        rollout.handle = ActorPart.options(**self._options(rollout.bundle)).remote(
+            rollout.name, self.plan.run_dir, config.telemetry
+        )
+        settings = RolloutSettings(
+            name=rollout.name,
+            hub_address=self.hub_address,
+            model_path=self.plan.model_dir,
+            model=config.model,
+            actors=config.actors,
+            weights=config.weights,
+            schedule=config.schedule,
+            task=config.task,
+            telemetry=config.telemetry,
+            seed=config.run.seed,
+            cores=self._cores.actor(rollout.bundle - 1 - config.learner.ranks),
+            run_dir=self.plan.run_dir,
+        )
+        rollout.task = rollout.handle.run.remote(settings)
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` for something to end. True once the learner is done.
+
+        Raises:
+            RunFailedError: the hub or the learner died, or every actor is beyond its restarts.
+        """
+        watched = [self._hub_task, *self._learner_tasks, *(r.task for r in self._rollouts if r.task is not None)]
+        ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
+        for reference in ended:
+            if reference is self._hub_task:
+                raise RunFailedError(f"the hub ended: {_outcome(reference)}")
+            if reference in self._learner_tasks:
+                return self._finish_learner()
+            self._replace(next(rollout for rollout in self._rollouts if rollout.task == reference))
+        return False
+
+    def _finish_learner(self) -> bool:
+        try:
+            ray.get(self._learner_tasks, timeout=_END_TIMEOUT_S)
+        except RayError as error:
+            raise RunFailedError(f"the learner died: {_cause(error)}") from error
+        return True
+
+    def _replace(self, rollout: _Rollout) -> None:
+        outcome = _outcome(rollout.task)
+        rollout.task = None
+        if rollout.starts <= self.plan.config.actors.restarts:
+            self.tell(f"{rollout.name} ended ({outcome}); starting it anew, start {rollout.starts + 1}")
+            self._start_actor(rollout)
+            return
+        self.tell(f"{rollout.name} ended ({outcome}); not started again after {rollout.starts} starts")
+        if all(other.task is None for other in self._rollouts):
+            raise RunFailedError(
+                f"no actor is left; the last one, {rollout.name}, ended: {outcome}. Its log is in {self.plan.run_dir / 'logs'}"
+            )
+
+    def stop(self) -> None:
+        """Ask the learner to end after its step, with a checkpoint. `poll` then says when it has."""
+        for handle in self._ranks:
+            handle.stop.remote()
+
+    def end(self) -> None:
+        """After the learner is done: drain the actors, let the hub write the ledger, end all processes."""
+        if not self.hub_address:
+            return
+        tasks = [rollout.task for rollout in self._rollouts if rollout.task is not None]
+        try:
+            ray.get(self._hub.drain.remote("the run ends"), timeout=_END_TIMEOUT_S)
+            ray.wait(tasks, num_returns=len(tasks), timeout=_END_TIMEOUT_S) if tasks else None
+            ray.get(self._hub.stop.remote(), timeout=_END_TIMEOUT_S)
+            ray.get(self._hub_task, timeout=_END_TIMEOUT_S)
+        except RayError as error:
+            self.tell(f"the end was not clean: {_cause(error)}")
+
+
+def _outcome(reference: Any) -> str:
+    try:
+        ray.get(reference)
+    except RayError as error:
+        return _cause(error)
+    return "without an error"
+
+
+def _cause(error: RayError) -> str:
+    if isinstance(error, RayActorError):
+        return "its process died"
+    cause = getattr(error, "cause", None)
+    return f"{type(cause).__name__}: {cause}" if cause is not None else str(error).strip().splitlines()[-1]

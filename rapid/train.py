@@ -1,0 +1,142 @@
+"""`rapid train`: from a plan to a finished run, with what the user sees on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocol.blocking import BlockingClient
+from protocol.errors import ProtocolError
+from protocol.messages import Inspect
+from rapid.cluster import connect_ray
+from rapid.preflight import Plan
+from rapid.supervisor import Supervisor
+from telemetry.logs import setup_logging
+from telemetry.plots import write_plots
+from telemetry.run_dir import RunDirectory
+from telemetry.summary import end_summary
+from telemetry.view import LiveView
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_STATUS_TIMEOUT_S = 5.0
+
+
+class _Interrupts:
+    """Counts Ctrl-C and SIGTERM: the first asks for a clean end, the second ends at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, signum: int, frame: Any) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[_Interrupts]:
+    counter = _Interrupts()
+    before = {number: signal.signal(number, counter) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield counter
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(plan: Plan, recipe: Path) -> None:
+    """Run until the learner's last step, or until interrupted; then checkpoint, drain, plots and summary.
+
+    Raises:
+        RunFailedError: a part that must live died. What was done until then is in the run's folder.
+    """
+    config = plan.config
+    run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
+    run.write_config(config.model_dump(mode="json"))
+    setup_logging("launcher", run.path, config.telemetry.log_level)
+    with _interrupts() as interrupts, _view(plan, run) as view:
+        view.set_phase("starting Ray")
+        with connect_ray(1 + config.learner.ranks + config.actors.count) as on_cluster:
+            supervisor = Supervisor(plan, on_cluster, tell=partial(_tell, view))
+            try:
+                view.set_phase("starting hub, learner and actors")
+                supervisor.start()
+                status = _watch(supervisor, run, view, interrupts)
+                view.set_phase("ending: actors hand back their leases")
+            finally:
+                supervisor.end()
+    records = run.read_metrics()
+    if records:
+        write_plots(run, max_staleness=config.schedule.max_staleness)
+    summary = end_summary(
+        run,
+        records,
+        max_staleness=config.schedule.max_staleness,
+        status=status,
+        recipe=str(recipe),
+        total_steps=config.schedule.steps,
+    )
+    print(summary)
+
+
+def _view(plan: Plan, run: RunDirectory) -> LiveView:
+    config = plan.config
+    return LiveView(
+        run,
+        config.schedule.steps,
+        mode=config.schedule.mode.value,
+        model=Path(config.model.path).name,
+        max_staleness=config.schedule.max_staleness,
+        config=config.telemetry,
+    )
+
+
+def _tell(view: LiveView, event: str) -> None:
+    log.warning(event)
+    view.note(event)
+
+
+def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> dict[str, Any] | None:
+    """Show the run until the learner is done. Returns the hub's last status."""
+    client = BlockingClient(supervisor.hub_address)
+    is_stopping, status = False, None
+    try:
+        while not supervisor.poll(_POLL_S):
+            if interrupts.count and not is_stopping:
+                is_stopping = True
+                supervisor.stop()
+                _tell(view, "stopping after this step, with a checkpoint; interrupt again to stop at once")
+            status = _inspect(client) or status
+            view.set_phase(_phase(status))
+            view.update(run.read_metrics(), status)
+        status = _inspect(client) or status
+        view.update(run.read_metrics(), status)
+        return status
+    finally:
+        client.close()
+
+
+def _phase(status: dict[str, Any] | None) -> str:
+    """What goes on before the first step."""
+    clients = status["clients"] if status else []
+    if any(client["role"] == "actor" and client["version"] is not None for client in clients):
+        return "generating the first groups"
+    return "loading the engines and the learner"
+
+
+def _inspect(client: BlockingClient) -> dict[str, Any] | None:
+    """The hub's status as plain data; None if it did not answer in time."""
+    try:
+        return msgspec.to_builtins(client.request(Inspect(), _STATUS_TIMEOUT_S))
+    except ProtocolError as error:
+        log.warning("the hub does not answer: %s", error)
+        return None

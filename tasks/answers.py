@@ -1,0 +1,96 @@
+"""Is this completion's answer the right one? Pure functions of texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from tasks.errors import TaskError
+
+# A minus belongs to the number only when it touches it and nothing stands before it that it could subtract from:
+# "= -3" is -3, while "5-3" and "5 - 3" end in 3. Commas count only before groups of three digits: "1,2" ends in 2.
+# A period counts only before a digit, so that a sentence may end after a number.
+NUMBER = re.compile(
+    r"(?P<sign>(?<![\w.)\]}%$])(?:[-−]\$?|\$[-−]))?"
+    r"(?:(?P<whole>\d{1,3}(?:,\d{3})+(?![\d,]\d)|\d+)(?P<fraction>\.\d+)?|(?P<bare>\.\d+))",
+    re.ASCII,
+)
+Judge = Callable[[str, str], float]
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number in `text`, with its sign and without commas and currency. None if there is none."""
+    last = None
+    for match in NUMBER.finditer(text):
+        last = match
+    if last is None:
+        return None
+    number = Decimal((last["whole"] or "").replace(",", "") + (last["fraction"] or last["bare"] or ""))
+    return -number if last["sign"] else number
+
+
+def judge_last_number(reference: str, completion: str) -> float:
+    """1 if the last numbers of both are equal: "so it is $1,234.00." answers "1234"."""
+    expected = last_number(reference)
+    return float(expected is not None and last_number(completion) == expected)
+
+
+def judge_exact(reference: str, completion: str) -> float:
+    """1 if both texts are equal without their surrounding blanks."""
+    return float(reference.strip() == completion.strip())
+
+
+@lru_cache(maxsize=256)
+def parse_reference(reference: str) -> list[Any]:
+    """The right answer as math-verify reads it. LaTeX that stands alone is boxed, since it is only read in an anchor."""
+    from math_verify import parse
+
+    anchored = any(mark in reference for mark in ("$", "\\boxed", "\\(", "\\["))
+    expression: list[Any] = parse(reference if anchored else f"\\boxed{{{reference}}}")
+    return expression or parse(reference)
+
+
+def judge_mathematics(reference: str, completion: str) -> float:
+    """1 if math-verify finds both equal: "\\frac{1}{2}" answers "0.5".
+
+    Its own time limits raise in the main thread by a signal; a completion that exceeds them is wrong.
+    """
+    from math_verify import parse, verify
+
+    expected = parse_reference(reference)
+    return float(bool(expected) and verify(expected, parse(completion)))
+
+
+JUDGES: dict[str, Judge] = {
+    "last_number": judge_last_number,
+    "math_verify": judge_mathematics,
+    "exact": judge_exact,
+}
+
+
+def extract_last(pattern: str | None, text: str) -> str | None:
+    """The first group of the last match of `pattern`, or the whole text without a pattern. None without a match."""
+    if pattern is None:
+        return text
+    last = None
+    for match in re.finditer(pattern, text):
+        last = match
+    return None if last is None else last[1]
+
+
+def judge(answer: str, completion_pattern: str | None, reference: str, completion: str) -> float:
+    """1 if the answer within `completion` is `reference`, by the way of judging named `answer`, else 0."""
+    given = extract_last(completion_pattern, completion)
+    return 0.0 if given is None else JUDGES[answer](reference, given)
+
+
+def check_reference(reference: str, answer: str, place: str) -> None:
+    """Raises TaskError when no completion could ever be right under this way of judging."""
+    if answer == "last_number" and last_number(reference) is None:
+        raise TaskError(
+            f'{place} has the answer {reference!r:.80}, which holds no number, but task.answer is "last_number": '
+            'set task.answer to "exact" or "math_verify", or task.answer_pattern'
+        )

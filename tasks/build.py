@@ -1,0 +1,69 @@
+"""From a TaskConfig to a task."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Literal
+
+from tasks.config import TaskConfig
+from tasks.errors import TaskError, UnreachableError
+from tasks.split import First, HeldOut
+from tasks.task import Prompt, Task
+
+Split = Literal["train", "eval"]
+# Imported when used: reasoning-gym and datasets take a second each.
+ADAPTERS = {
+    "reasoning_gym": "tasks.reasoning_gym",
+    "jsonl": "tasks.jsonl",
+    "huggingface": "tasks.huggingface",
+    "user": "tasks.user",
+}
+
+
+def build_task(config: TaskConfig, split: Split = "train") -> Task:
+    """The task's training or evaluation prompts. Raises TaskError when anything about it cannot be found or read."""
+    adapter = importlib.import_module(ADAPTERS[config.kind])
+    if split == "eval" and config.eval is None:
+        raise TaskError("task.eval is missing; expected the section [task.eval], for example with size = 100")
+    task: Task = adapter.build(config, split)
+    if split == "eval" and config.eval is not None:
+        return First(task, config.eval.size)
+    if config.eval is not None:
+        task = HeldOut(task, First(adapter.build(config, "eval"), config.eval.size))
+    return task if config.limit is None else First(task, config.limit)
+
+
+def validate(config: TaskConfig) -> list[str]:
+    """Checks all that can be checked within a few seconds and without a download.
+
+    Raises TaskError when the task cannot work. Returns notes on what could not be checked here, such as a data set's
+    existence without a connection to its hub; `build_task` will find out.
+    """
+    if config.kind == "huggingface" and not Path(config.path or "").expanduser().exists():
+        from tasks.huggingface import check_exists
+
+        try:
+            check_exists(config)
+        except UnreachableError as error:
+            return [f"not checked: {error}"]
+        return []
+    for split in splits(config):
+        check_first_prompt(build_task(config, split), config.name)
+    return []
+
+
+def splits(config: TaskConfig) -> list[Split]:
+    return ["train"] if config.eval is None else ["train", "eval"]
+
+
+def check_first_prompt(task: Task, name: str) -> None:
+    """Raises TaskError unless the first prompt can be made."""
+    try:
+        prompt = task.prompt(0)
+    except TaskError:
+        raise
+    except Exception as error:  # The task may be the user's: anything may happen in it.
+        raise TaskError(f"prompt 0 of task {name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(prompt, Prompt):
+        raise TaskError(f"prompt 0 of task {name} is a {type(prompt).__name__}; expected a tasks.Prompt")

@@ -1,0 +1,133 @@
+"""`[task]`: which task, from which data, judged how."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BUILT_IN = ("reasoning_gym", "jsonl", "huggingface")
+# Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
+RECORD_FIELDS = {"path", "question_field", "answer_field", "answer_pattern"}
+FIELDS_OF = {
+    "reasoning_gym": {"dataset", "params", "seed", "size"},
+    "jsonl": RECORD_FIELDS,
+    "huggingface": RECORD_FIELDS | {"split", "subset"},
+    "user": {"params"},
+}
+COMMON_FIELDS = {"name", "limit", "eval"}
+# A task of the user's own writes its prompts and judges its answers itself.
+JUDGED_FIELDS = {"prompt_template", "answer", "completion_pattern"}
+
+
+class Section(BaseModel):
+    """Base of the sections: unknown keys are errors, values do not change, docstrings describe fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EvalConfig(Section):
+    """`[task.eval]`: prompts that are asked to measure progress and are never trained on."""
+
+    size: int = Field(100, ge=1)
+    """Evaluation prompts, at most."""
+    seed: int = Field(1_000_000_000, ge=0, lt=2**32)
+    """reasoning_gym: seed of the first evaluation prompt. Records without a split of their own: seed of the draw that
+    holds prompts back. It does not follow task.seed, so that runs with different seeds are measured alike."""
+    path: str | None = None
+    """jsonl, huggingface: where the evaluation records are. None takes task.path."""
+    split: str | None = None
+    """huggingface: split of the evaluation records, such as "test". None takes task.split."""
+
+
+class TaskConfig(Section):
+    """`[task]`: what is learned."""
+
+    name: str
+    """"reasoning_gym", "jsonl", "huggingface", or "module:object" for a task of your own."""
+    dataset: str | None = None
+    """reasoning_gym: name of the data set, such as "chain_sum"."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """reasoning_gym: parameters of the data set. module:object: keyword arguments of the object."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """reasoning_gym: seed of the first prompt; prompt i has seed + i."""
+    size: int = Field(10_000, ge=1)
+    """reasoning_gym: prompts of one epoch."""
+    path: str | None = None
+    """jsonl: a .jsonl, .json (an array) or .jsonl.gz file. huggingface: a data set's name, or a folder."""
+    split: str = "train"
+    """huggingface: split of the data set."""
+    subset: str | None = None
+    """huggingface: configuration of the data set, such as "main". None if it has only one."""
+    question_field: str = "question"
+    """Records: the field that holds the question."""
+    answer_field: str = "answer"
+    """Records: the field that holds the right answer."""
+    answer_pattern: str | None = None
+    """Records: regular expression whose first group is the answer within answer_field, such as "#### (.+)".
+    None takes the whole field."""
+    prompt_template: str = "{question}"
+    """The user's message; {question} is replaced, other braces stay as they are."""
+    answer: Literal["last_number", "math_verify", "exact", "dataset"] = "last_number"
+    """How a completion is judged: "last_number" compares the last number in it, "math_verify" compares as mathematics,
+    "exact" compares the text without surrounding blanks, "dataset" asks the reasoning_gym data set."""
+    completion_pattern: str | None = None
+    """Regular expression whose first group is the answer within the completion; its last match counts, and a completion
+    without one gets 0. None judges the whole completion."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first prompts, so many of them. None takes all."""
+    eval: EvalConfig | None = None
+    """Evaluation prompts. None has none."""
+
+    @property
+    def kind(self) -> str:
+        """The built-in name, or "user" for module:object."""
+        return self.name if self.name in BUILT_IN else "user"
+
+    @model_validator(mode="after")
+    def check_fields(self) -> TaskConfig:
+        """Raises ValueError with the field, what it is, what it should be and the remedy."""
+        self._check_name()
+        self._check_read()
+        self._check_patterns()
+        if self.answer == "dataset" and self.kind != "reasoning_gym":
+            raise ValueError(
+                f'answer is "dataset" with name "{self.name}"; only reasoning_gym data sets judge answers: '
+                'use "last_number", "math_verify" or "exact"'
+            )
+        if "{question}" not in self.prompt_template:
+            raise ValueError(f"prompt_template is {self.prompt_template!r}; it must hold {{question}}")
+        return self
+
+    def _check_name(self) -> None:
+        if self.kind == "user" and not re.fullmatch(r"[\w.]+:[\w.]+", self.name):
+            raise ValueError(f'name is "{self.name}"; expected {", ".join(BUILT_IN)} or module:object')
+        if self.kind == "reasoning_gym" and self.dataset is None:
+            raise ValueError('dataset is missing; name a reasoning_gym data set, such as dataset = "chain_sum"')
+        if self.kind in ("jsonl", "huggingface") and self.path is None:
+            example = "data/train.jsonl" if self.kind == "jsonl" else "openai/gsm8k"
+            raise ValueError(f'path is missing; {self.kind} needs one, such as path = "{example}"')
+
+    def _check_read(self) -> None:
+        """A field that this kind of task would silently ignore is refused."""
+        read = COMMON_FIELDS | FIELDS_OF[self.kind] | (JUDGED_FIELDS if self.kind != "user" else set())
+        for name, field in type(self).model_fields.items():
+            if name not in read and getattr(self, name) != field.get_default(call_default_factory=True):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, which name "{self.name}" does not read: remove it')
+        if self.eval and self.eval.split and self.kind != "huggingface":
+            raise ValueError(f'eval.split is "{self.eval.split}", which only name "huggingface" reads: remove it')
+        if self.eval and self.eval.path and self.kind not in ("jsonl", "huggingface"):
+            raise ValueError(f'eval.path is "{self.eval.path}", which name "{self.name}" does not read: remove it')
+
+    def _check_patterns(self) -> None:
+        for name in ("answer_pattern", "completion_pattern"):
+            pattern = getattr(self, name)
+            if pattern is None:
+                continue
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"{name} is {pattern!r}, no regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError(f"{name} is {pattern!r}; it needs a group around the answer, such as '#### (.+)'")

@@ -1,0 +1,99 @@
+"""Tasks that reasoning-gym generates: any of its data sets, by name and parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tasks.answers import check_reference, extract_last, judge
+from tasks.config import TaskConfig
+from tasks.errors import TaskError, describe_options
+from tasks.task import Prompt, check_index
+
+
+class ReasoningGymTask:
+    """One prompt for each entry of a data set; entry i is generated from seed + i."""
+
+    def __init__(self, config: TaskConfig, seed: int, size: int) -> None:
+        self.name = f"reasoning_gym {config.dataset}"
+        self._config, self._size = config, size
+        self._dataset = create_dataset(config, seed, size)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def prompt(self, index: int) -> Prompt:
+        check_index(index, len(self), self.name)
+        entry = self._dataset[index]
+        reference = entry if self._config.answer == "dataset" else self._read_answer(entry, index)
+        return Prompt.ask(self._config.prompt_template.replace("{question}", entry["question"]), reference)
+
+    def _read_answer(self, entry: dict[str, Any], index: int) -> str:
+        place = f"entry {index} of {self.name}"
+        if entry["answer"] is None:
+            raise TaskError(f'{place} has more than one right answer: set task.answer to "dataset"')
+        check_reference(str(entry["answer"]), self._config.answer, place)
+        return str(entry["answer"])
+
+    def reward(self, prompt: Prompt, completion: str) -> float:
+        if self._config.answer != "dataset":
+            return judge(self._config.answer, self._config.completion_pattern, prompt.reference, completion)
+        given = extract_last(self._config.completion_pattern, completion)
+        return 0.0 if given is None else float(self._dataset.score_answer(given.strip(), prompt.reference))
+
+
+def build(config: TaskConfig, split: str) -> ReasoningGymTask:
+    """The task of `split`. Raises TaskError when evaluation would ask what training has seen."""
+    if config.eval is None or split == "train":
+        if config.eval is not None:
+            check_seeds(config.seed, config.size, config.eval.seed, config.eval.size)
+        return ReasoningGymTask(config, config.seed, config.size)
+    return ReasoningGymTask(config, config.eval.seed, config.eval.size)
+
+
+def check_seeds(seed: int, size: int, eval_seed: int, eval_size: int) -> None:
+    """Entry i has seed + i, so neighbouring seeds share nearly all of their entries."""
+    if seed < eval_seed + eval_size and eval_seed < seed + size:
+        raise TaskError(
+            f"task.eval.seed is {eval_seed}, and its seeds {eval_seed} to {eval_seed + eval_size - 1} overlap those of "
+            f"training, {seed} to {seed + size - 1}; expected none in common: set task.eval.seed to {seed + size} or more"
+        )
+
+
+def create_dataset(config: TaskConfig, seed: int, size: int) -> Any:
+    """reasoning-gym's data set. Raises TaskError for an unknown name, parameter or value."""
+    try:
+        from reasoning_gym.factory import DATASETS
+        import reasoning_gym  # noqa: F401  importing the package fills DATASETS
+    except ImportError as error:
+        raise TaskError(f'task.name is "reasoning_gym", which is not installed ({error}); pip install reasoning-gym') from None
+    assert config.dataset is not None
+    if config.dataset not in DATASETS:
+        raise TaskError(
+            f'task.dataset is "{config.dataset}", none of reasoning-gym\'s {len(DATASETS)} data sets; '
+            + describe_options(config.dataset, DATASETS)
+        )
+    dataset_class, config_class = DATASETS[config.dataset]
+    check_params(config, {field.name for field in dataclasses.fields(config_class)} - {"seed", "size"})
+    try:
+        return dataset_class(config_class(**read_params(config), seed=seed, size=size))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise TaskError(f"task.params is {config.params}, which {config.dataset} refuses: {error}") from error
+
+
+def read_params(config: TaskConfig) -> dict[str, Any]:
+    """The parameters, with the members of a "composite", tables of name, weight and config, as its own type."""
+    if config.dataset != "composite":
+        return config.params
+    from reasoning_gym.composite import DatasetSpec
+
+    return {**config.params, "datasets": [DatasetSpec(**member) for member in config.params.get("datasets", [])]}
+
+
+def check_params(config: TaskConfig, known: set[str]) -> None:
+    """Raises TaskError for a parameter that the data set does not have."""
+    for name in config.params:
+        if name in ("seed", "size"):
+            raise TaskError(f"task.params has {name}; set task.{name} instead")
+        if name not in known:
+            raise TaskError(f"task.params has {name}, which {config.dataset} does not know; {describe_options(name, known)}")

@@ -1,0 +1,30 @@
+"""Configuration of what a run tells about itself while it goes on."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of the sections: unknown keys are errors, values do not change, docstrings describe fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TelemetryConfig(Section):
+    """`[telemetry]`: metrics, logs and the terminal view."""
+
+    exporter: bool = True
+    """Whether every process serves Prometheus metrics. Where it listens stands in the run's `exporters/`."""
+    host: str = "127.0.0.1"
+    """Interface that the metrics are served on. They carry no authentication: leave them on loopback."""
+    port: int = Field(0, ge=0, le=65000)
+    """Port of the hub's metrics; learner rank r then takes port + 1 + r, actor i port + 100 + i. 0 takes free ones."""
+    stall_s: float = Field(120.0, gt=0)
+    """Seconds without any progress after which the run counts as stalled and says who waits for what."""
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    """Least severity that the files in the run's `logs/` keep: "DEBUG", "INFO", "WARNING" or "ERROR"."""
+    view: str = Field("auto", pattern="^(auto|live|plain|none)$")
+    """"auto" is "live" on a terminal and "plain" elsewhere; "plain" prints one line an optimizer step."""
+    view_refresh_s: float = Field(0.5, ge=0.05, le=60)
+    """Seconds between two refreshes of the live view."""

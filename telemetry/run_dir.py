@@ -1,0 +1,192 @@
+"""A run's folder: where everything lies that a run leaves behind.
+
+runs/NAME/  config.json        the resolved configuration
+            metrics.jsonl      one record an optimizer step, appended by the learner alone
+            ledger/            the buffer's durable store
+            checkpoints/step-000040/
+            logs/PART.log      one file a process
+            exporters/PART.json   where each process serves its metrics, in Prometheus' file_sd format
+            plots/*.png, report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from telemetry.errors import RecordError, RunDirectoryError
+from telemetry.record import Record, check_record, current_line, encode_record
+
+_FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
+
+
+class RunDirectory:
+    """Paths, configuration and metrics of one run. Any number of processes may read, one may append.
+
+    Build it with `create` or `open`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._history: list[Record] = []
+        self._read_bytes = 0
+        self._is_mended = False
+
+    @classmethod
+    def create(cls, path: Path | str) -> RunDirectory:
+        """Make a new run's folder. Raises RunDirectoryError if something is there already."""
+        path = Path(path).resolve()
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise RunDirectoryError(
+                f"{path} exists already: choose another --run name, or go on with that run with --resume"
+            ) from None
+        except OSError as error:
+            raise RunDirectoryError(f"cannot make the run's folder {path}: {error.strerror}") from error
+        for name in _FOLDERS:
+            (path / name).mkdir()
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """Open an existing run's folder. Raises RunDirectoryError if it is none."""
+        path = Path(path).resolve()
+        if not path.is_dir():
+            raise RunDirectoryError(f"{path} does not exist: expected a run's folder; is the run's name right?")
+        if not any((path / name).exists() for name in ("config.json", "logs", "metrics.jsonl")):
+            raise RunDirectoryError(f"{path} is not a run's folder: it has neither config.json, logs nor metrics.jsonl")
+        for name in _FOLDERS:
+            (path / name).mkdir(exist_ok=True)
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl; missing before the first step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the log files."""
+        return self.path / "logs"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the pictures."""
+        return self.path / "plots"
+
+    @property
+    def report_path(self) -> Path:
+        """report.html."""
+        return self.path / "report.html"
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Where the checkpoint of an optimizer step lies."""
+        return self.checkpoints / f"step-{step:06d}"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Keep the resolved configuration, as JSON."""
+        write_atomically(self.path / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration. Raises RunDirectoryError if it is missing or damaged."""
+        path = self.path / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunDirectoryError(f"{path} is missing: expected the run's resolved configuration") from None
+        except ValueError as error:
+            raise RunDirectoryError(f"{path} is damaged: {error}") from error
+        if not isinstance(config, dict):
+            raise RunDirectoryError(f"{path} holds a {type(config).__name__}, expected a map of sections")
+        return config
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append the record of one optimizer step as one whole line.
+
+        A line that a crash left torn is cut off first.
+
+        Raises:
+            RecordError: the record breaks the contract, or does not follow the one before it.
+        """
+        checked = check_record(record)
+        if not self._is_mended:
+            self._cut_torn_line()
+        _check_follows(self.read_history(), checked)
+        with self.metrics_path.open("ab", buffering=0) as file:
+            file.write(encode_record(checked))
+
+    def read_metrics(self) -> list[Record]:
+        """The records that the present weights descend from, one a step (see `telemetry.record.current_line`)."""
+        return current_line(self.read_history())
+
+    def read_history(self) -> list[Record]:
+        """All records as they were appended, superseded ones included.
+
+        A torn last line is left out. Only what is new since the last call is read from the disk.
+
+        Raises:
+            RecordError: a whole line is not JSON.
+        """
+        try:
+            with self.metrics_path.open("rb") as file:
+                file.seek(self._read_bytes)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            self._history.append(self._parse(line))
+        self._read_bytes += len(whole)
+        return list(self._history)
+
+    def _parse(self, line: bytes) -> Record:
+        try:
+            record = json.loads(line)
+            if isinstance(record, dict) and {"step", "incarnation"} <= set(record):
+                return record
+        except ValueError:
+            pass
+        raise RecordError(
+            f"{self.metrics_path}, line {len(self._history) + 1}: {line[:60]!r}, expected a record as JSON; "
+            "the file was changed by hand or the disk is damaged"
+        )
+
+    def _cut_torn_line(self) -> None:
+        self._is_mended = True
+        if not self.metrics_path.exists():
+            return
+        with self.metrics_path.open("r+b") as file:
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _check_follows(history: list[Record], record: Record) -> None:
+    if not history:
+        return
+    last, new = ((r["incarnation"], r["step"]) for r in (history[-1], record))
+    if new <= last:
+        raise RecordError(
+            f"metrics record of incarnation {new[0]}, step {new[1]} after incarnation {last[0]}, step {last[1]}: "
+            "expected a later step, or a higher incarnation"
+        )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,50 @@
+"""One rank of a small training, for test_engine.py.
+
+    train_rank.py MODEL_DIR OUT DTYPE ZERO_STAGE RANK NUM_RANKS PORT
+
+Two optimizer steps on scripted batches; rank 0 writes the weights to OUT and prints what the steps did.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tests.learner.learner_kit import learner_config, make_groups
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
+
+from learner.batch import build_batch
+from learner.config import AlgorithmConfig
+from learner.engine import TrainingEngine
+from learner.ranks import join_ranks, leave_ranks
+from learner.update import Updater
+from protocol.version import Lineage, PolicyVersion
+
+
+def main() -> None:
+    model_dir, out, dtype, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    rank, num_ranks, port = (int(argument) for argument in sys.argv[5:8])
+    torch.set_num_threads(1)
+    ranks = join_ranks(rank, num_ranks, "127.0.0.1", port)
+    config = learner_config(ranks=num_ranks, zero_stage=stage, grad_clip=0.5)
+    model = LlamaForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    engine = TrainingEngine(model, config, ranks)
+    updater = Updater(engine, config, AlgorithmConfig(), 1.0, ranks)
+    notes = []
+    for step in range(2):
+        version = PolicyVersion(1, step)
+        update = updater.update(build_batch(make_groups(model_dir, version), Lineage(), version), lr=config.lr)
+        notes.append({"loss": update.loss, "grad_norm": update.grad_norm, "micro_batches": update.num_micro_batches})
+    weights: dict[str, torch.Tensor] = {}
+    engine.visit_weights(lambda name, weight: weights.update({name: weight.float().clone()}))
+    if ranks.is_first:
+        save_file(weights, out)
+        out.with_suffix(".json").write_text(json.dumps(notes))
+    leave_ranks()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Cores: divided in async mode, shared in the others."""
+
+from __future__ import annotations
+
+from rapid.config import RapidConfig
+from rapid.placement import plan_cores
+from rapid.recipe import check_config
+
+
+def config(**sections: dict[str, object]) -> RapidConfig:
+    return check_config(
+        {"model": {"path": "tiny"}, "task": {"name": "reasoning_gym", "dataset": "chain_sum"}, **sections}, "test"
+    )
+
+
+def test_async_gives_the_learner_its_threads_and_the_actors_the_rest() -> None:
+    plan = plan_cores(config(learner={"threads": 1}, actors={"count": 2}), [0, 1, 2, 3, 4])
+    assert (plan.actors, plan.learner) == ([[0, 1], [2, 3]], [[4]])
+
+
+def test_two_actors_share_a_core_where_there_are_only_two() -> None:
+    plan = plan_cores(config(actors={"count": 2}), [0, 1])
+    assert (plan.actors, plan.learner) == ([[0], [0]], [[1]])
+
+
+def test_taking_turns_gives_all_cores_to_both() -> None:
+    plan = plan_cores(config(schedule={"mode": "sync"}), [0, 1])
+    assert (plan.actors, plan.learner) == ([[0, 1]], [[0, 1]])
+
+
+def test_every_part_has_a_core_on_a_single_core() -> None:
+    plan = plan_cores(config(actors={"count": 3}, learner={"ranks": 2, "batch_groups": 8}), [7])
+    assert (plan.actors, plan.learner) == ([[7]] * 3, [[7]] * 2)
+
+
+def test_an_actor_that_joins_later_shares_the_cores_of_the_first() -> None:
+    plan = plan_cores(config(actors={"count": 2}), [0, 1, 2, 3])
+    assert plan.actor(2) == plan.actor(0)

@@ -1,0 +1,120 @@
+"""Recipes: overrides, and faults told with field, value, expectation and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rapid.errors import ConfigError, UsageError
+from rapid.recipe import check_config, load_recipe, shipped_recipes
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "recipes" / "tiny.toml"
+
+
+def minimal(**sections: dict[str, object]) -> dict[str, object]:
+    values: dict[str, object] = {
+        "model": {"path": "tiny"},
+        "task": {"name": "reasoning_gym", "dataset": "chain_sum"},
+    }
+    return {**values, **sections}
+
+
+def problems_of(**sections: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_config(minimal(**sections), "test")
+    return "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads(name: str) -> None:
+    assert load_recipe(ROOT / name, []).model.path
+
+
+def test_overrides_are_toml_values_or_plain_strings() -> None:
+    config = load_recipe(TINY, ["learner.lr=1e-5", "run.name=first", "actors.count=2", 'buffer.sampler="fifo"'])
+    assert (config.learner.lr, config.run.name, config.actors.count) == (1e-5, "first", 2)
+
+
+@pytest.mark.parametrize("override", ["learner.lr", "lr=1", ".lr=1", "learner.=1"])
+def test_a_malformed_override_says_what_is_expected(override: str) -> None:
+    with pytest.raises(UsageError, match="expected section.key=value"):
+        load_recipe(TINY, [override])
+
+
+def test_an_override_cannot_go_below_a_value() -> None:
+    with pytest.raises(UsageError, match="path is a value"):
+        load_recipe(TINY, ["model.path.x=1"])
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    assert "learner.batch_group: unknown key; did you mean learner.batch_groups?" in problems_of(
+        learner={"batch_group": 8}
+    )
+    assert "did you mean learner?" in problems_of(lerner={})
+
+
+def test_a_wrong_type_names_field_and_value() -> None:
+    assert "learner.lr = 'fast'" in problems_of(learner={"lr": "fast"})
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(ConfigError, match="model: missing"):
+        check_config({"task": {"name": "reasoning_gym", "dataset": "chain_sum"}}, "test")
+
+
+def test_staleness_below_what_the_broadcast_interval_needs_is_refused() -> None:
+    # With a broadcast every 4 steps the 4th update trains on tokens of 3 steps before.
+    text = problems_of(schedule={"broadcast_every": 4, "max_staleness": 2})
+    assert "schedule.max_staleness = 2" in text
+    assert "= 3" in text
+    assert "lower broadcast_every to 3" in text
+
+
+def test_the_strictest_asynchronous_schedule_is_allowed() -> None:
+    config = check_config(minimal(schedule={"broadcast_every": 1, "max_staleness": 0}), "test")
+    assert config.schedule.max_staleness == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "staleness"),
+    [
+        ({"mode": "sync"}, 0),
+        ({"mode": "alternate", "broadcast_every": 4}, 3),
+        ({"mode": "async", "broadcast_every": 2}, 4),
+    ],
+)
+def test_staleness_left_out_follows_from_the_mode(schedule: dict[str, object], staleness: int) -> None:
+    assert check_config(minimal(schedule=schedule), "test").schedule.max_staleness == staleness
+
+
+def test_sync_with_another_interval_is_refused() -> None:
+    assert 'mode "sync" expects' in problems_of(schedule={"mode": "sync", "broadcast_every": 2})
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
+    assert "batch_groups" in problems_of(learner={"batch_groups": 10, "ranks": 4})
+
+
+def test_completions_that_leave_no_room_for_a_prompt_are_refused() -> None:
+    assert "actors.max_tokens = 64" in problems_of(
+        actors={"max_tokens": 64}, model={"path": "tiny", "max_context": 64}
+    )
+
+
+def test_truncated_sampling_is_refused() -> None:
+    assert "actors.top_p" in problems_of(actors={"top_p": 0.9})
+    assert "actors.top_k" in problems_of(actors={"top_k": 50})
+
+
+def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
+    with pytest.raises(UsageError, match=r"recipes/quickstart.toml"):
+        load_recipe(Path("nothing.toml"), [])
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[model\n")
+    with pytest.raises(UsageError, match="is not TOML"):
+        load_recipe(path, [])

@@ -1,0 +1,125 @@
+"""Records and a hub's status as a run would leave them, from a seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+STATES = ("ready", "leased", "buffered", "pulled", "trained", "settled", "filtered", "dropped", "dead_letter")
+
+
+def make_record(step: int, incarnation: int = 1, **changes: Any) -> dict[str, Any]:
+    """A record that keeps the contract, with the keys in `changes` replaced."""
+    record = {
+        "step": step,
+        "incarnation": incarnation,
+        "wall_s": 4.0 * step,
+        "reward_mean": 0.25,
+        "groups": 24,
+        "groups_filtered": 3,
+        "tokens_trained": 2400,
+        "completion_tokens_mean": 12.5,
+        "lag_mean": 0.75,
+        "lag_max": 2,
+        "ratio_mean": 1.01,
+        "clipped_fraction": 0.02,
+        "ess_fraction": 0.93,
+        "kl_behaviour": 0.004,
+        "logprob_diff_mean": 0.008,
+        "loss": -0.01,
+        "grad_norm": 1.5,
+        "lr": 2e-5,
+        "wait_s": 0.5,
+        "train_s": 3.2,
+        "publish_s": 0.1,
+        "generated_tokens_per_s": 500.0,
+        "trained_tokens_per_s": 600.0,
+        "actors": 1,
+        "eval": None,
+    }
+    return record | changes
+
+
+def make_run(num_steps: int, seed: int = 0, max_staleness: int = 2) -> list[dict[str, Any]]:
+    """A run that learns noisily, in the manner of the quick start."""
+    noise, wall, records = random.Random(seed), 0.0, []
+    for step in range(1, num_steps + 1):
+        wait, train = noise.uniform(0.02, 0.9), noise.uniform(2.6, 3.8)
+        wall += wait + train + 0.1
+        lag = min(noise.uniform(0.3, 1.2), step - 1.0)
+        records.append(
+            make_record(
+                step,
+                wall_s=wall,
+                reward_mean=min(max(0.66 / (1 + math.exp(-(step - 40) / 9)) + noise.gauss(0.03, 0.05), 0.0), 1.0),
+                lag_mean=lag,
+                lag_max=min(math.ceil(lag + noise.random()), max_staleness, step - 1),
+                ratio_mean=noise.gauss(1.01, 0.03),
+                clipped_fraction=abs(noise.gauss(0.02, 0.01)),
+                ess_fraction=noise.uniform(0.85, 0.97),
+                kl_behaviour=abs(noise.gauss(0.004, 0.001)),
+                logprob_diff_mean=None if step % 7 == 0 else noise.uniform(0.005, 0.012),
+                wait_s=wait,
+                train_s=train,
+                generated_tokens_per_s=noise.gauss(520, 40),
+                trained_tokens_per_s=noise.gauss(480, 60),
+                completion_tokens_mean=noise.gauss(11, 0.6),
+                diagnostics={"by_lag": {str(k): make_lag(k, noise) for k in range(min(max_staleness, step - 1) + 1)}},
+            )
+        )
+    return records
+
+
+def make_lag(lag: int, noise: random.Random) -> dict[str, float]:
+    """Diagnostics of the tokens of one lag: the older, the further off-policy."""
+    return {
+        "tokens": 1200 // (lag + 1),
+        "ratios": 96 // (lag + 1),
+        "ratio_mean": noise.gauss(1.0 + 0.02 * lag, 0.01),
+        "ratio_p05": 0.8 - 0.05 * lag,
+        "ratio_p50": 1.0,
+        "ratio_p95": 1.2 + 0.1 * lag,
+        "clipped_fraction": 0.01 * lag,
+        "ess_fraction": 0.99 - 0.04 * lag,
+        "kl_behaviour": 0.001 + 0.003 * lag,
+    }
+
+
+def make_status(**changes: Any) -> dict[str, Any]:
+    """A hub's Status as plain data; its ledger adds up to 1284."""
+    counts = (6, 24, 14, 24, 48, 1104, 61, 0, 3)
+    actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4}
+    rate = {"rapid_actor_generated_tokens_per_second": 312.0}
+    status = {
+        "version": {"incarnation": 1, "step": 47},
+        "lineage": {"branch_steps": []},
+        "published": {"incarnation": 1, "step": 47},
+        "ledger": dict(zip(STATES, counts, strict=True)),
+        "opened": 1284,
+        "total": None,
+        "lags": {"0": 8, "1": 6},
+        "events": {"expired": 1, "stale": 2},
+        "clients": [
+            {**actor, "name": "actor-0", "version": {"incarnation": 1, "step": 47}, "metrics": rate},
+            {
+                **actor,
+                "name": "actor-1",
+                "version": {"incarnation": 1, "step": 46},
+                "metrics": {},
+                "waiting_for": "a lease",
+                "num_leases": 0,
+            },
+            {
+                "name": "learner",
+                "role": "learner",
+                "version": {"incarnation": 1, "step": 47},
+                "waiting_for": "",
+                "num_leases": 0,
+                "seen_s": 1.2,
+                "metrics": {},
+            },
+        ],
+        "draining": False,
+    }
+    return status | changes
