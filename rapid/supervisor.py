@@ -214,7 +214,10 @@ class Supervisor:
         tasks = [rollout.task for rollout in self._rollouts if rollout.task is not None]
         try:
             ray.get(self._hub.drain.remote("the run ends"), timeout=_END_TIMEOUT_S)
-            ray.wait(tasks, num_returns=len(tasks), timeout=_END_TIMEOUT_S) if tasks else None
+            for rollout in self._rollouts:
+                rollout.handle.stop.remote()
+            if tasks:
+                ray.wait(tasks, num_returns=len(tasks), timeout=_END_TIMEOUT_S)
             ray.get(self._hub.stop.remote(), timeout=_END_TIMEOUT_S)
             ray.get(self._hub_task, timeout=_END_TIMEOUT_S)
         except RayError as error:

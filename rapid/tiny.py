@@ -105,7 +105,11 @@ def write_tokenizer(folder: Path) -> None:
     names = {"pad_token": "<|pad|>", "unk_token": "<|unknown|>", "eos_token": END}
     write_json(
         folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False}
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": CONTEXT,
+            "clean_up_tokenization_spaces": False,
+        }
         | names,
     )
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")

@@ -28,10 +28,13 @@ def build_task(config: TaskConfig, split: Split = "train") -> Task:
         raise TaskError("task.eval is missing; expected the section [task.eval], for example with size = 100")
     task: Task = adapter.build(config, split)
     if split == "eval" and config.eval is not None:
-        return First(task, config.eval.size)
-    if config.eval is not None:
+        task = First(task, config.eval.size)
+    elif config.eval is not None:
         task = HeldOut(task, First(adapter.build(config, "eval"), config.eval.size))
-    return task if config.limit is None else First(task, config.limit)
+    if split == "train" and config.limit is not None:
+        task = First(task, config.limit)
+    check_first_prompt(task, config.name)
+    return task
 
 
 def validate(config: TaskConfig) -> list[str]:
@@ -48,13 +51,10 @@ def validate(config: TaskConfig) -> list[str]:
         except UnreachableError as error:
             return [f"not checked: {error}"]
         return []
-    for split in splits(config):
-        check_first_prompt(build_task(config, split), config.name)
+    build_task(config)
+    if config.eval is not None:
+        build_task(config, "eval")
     return []
-
-
-def splits(config: TaskConfig) -> list[Split]:
-    return ["train"] if config.eval is None else ["train", "eval"]
 
 
 def check_first_prompt(task: Task, name: str) -> None:

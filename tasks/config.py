@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUILT_IN = ("reasoning_gym", "jsonl", "huggingface")
 # Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
-RECORD_FIELDS = {"path", "question_field", "answer_field", "answer_pattern"}
+# A recipe for the hub must also run on a file by --set task.path alone, so records share all of their fields.
+RECORD_FIELDS = {"path", "question_field", "answer_field", "answer_pattern", "split", "subset"}
 FIELDS_OF = {
     "reasoning_gym": {"dataset", "params", "seed", "size"},
     "jsonl": RECORD_FIELDS,
-    "huggingface": RECORD_FIELDS | {"split", "subset"},
+    "huggingface": RECORD_FIELDS,
     "user": {"params"},
 }
 COMMON_FIELDS = {"name", "limit", "eval"}
@@ -55,7 +56,7 @@ class TaskConfig(Section):
     size: int = Field(10_000, ge=1)
     """reasoning_gym: prompts of one epoch."""
     path: str | None = None
-    """jsonl: a .jsonl, .json (an array) or .jsonl.gz file. huggingface: a data set's name, or a folder."""
+    """A .jsonl, .json (an array) or .jsonl.gz file; with huggingface also a data set's name, or a folder of one."""
     split: str = "train"
     """huggingface: split of the data set."""
     subset: str | None = None
@@ -114,11 +115,18 @@ class TaskConfig(Section):
         read = COMMON_FIELDS | FIELDS_OF[self.kind] | (JUDGED_FIELDS if self.kind != "user" else set())
         for name, field in type(self).model_fields.items():
             if name not in read and getattr(self, name) != field.get_default(call_default_factory=True):
-                raise ValueError(f'{name} is {getattr(self, name)!r}, which name "{self.name}" does not read: remove it')
-        if self.eval and self.eval.split and self.kind != "huggingface":
-            raise ValueError(f'eval.split is "{self.eval.split}", which only name "huggingface" reads: remove it')
-        if self.eval and self.eval.path and self.kind not in ("jsonl", "huggingface"):
-            raise ValueError(f'eval.path is "{self.eval.path}", which name "{self.name}" does not read: remove it')
+                raise ValueError(
+                    f'{name} is {getattr(self, name)!r}, which name "{self.name}" does not read: remove it'
+                )
+        if self.eval is None:
+            return
+        if self.eval.split and self.kind == "jsonl" and not self.eval.path:
+            raise ValueError(
+                f'eval.split is "{self.eval.split}", but a file has no splits: set eval.path to another file'
+            )
+        for name in ("path", "split"):
+            if getattr(self.eval, name) and self.kind not in ("jsonl", "huggingface"):
+                raise ValueError(f'eval.{name} is "{getattr(self.eval, name)}", which name "{self.name}" does not read')
 
     def _check_patterns(self) -> None:
         for name in ("answer_pattern", "completion_pattern"):

@@ -1,4 +1,4 @@
-"""Records from a data set of the Hugging Face hub, or from a folder that `datasets` can read."""
+"""Records from a data set of the Hugging Face hub, from a folder that `datasets` can read, or from a file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.config import TaskConfig
 from tasks.errors import TaskError, UnreachableError, describe_options
+from tasks.jsonl import find_file, read_rows
 from tasks.records import RecordTask, select
 
 # Records come from disk one by one, so a bad one deep inside costs its prompt and not the start of the run.
@@ -33,10 +34,14 @@ def source(config: TaskConfig, split: str) -> tuple[str, str]:
 
 def load_rows(path: str, subset: str | None, split: str) -> Any:
     """The data set's rows, mapped from disk. Raises TaskError, with what `datasets` said and the remedy."""
+    if Path(path).expanduser().is_file():
+        return read_rows(find_file(path, "task.path"))
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise TaskError(f'task.name is "huggingface", but datasets cannot be imported ({error}); pip install datasets') from None
+        raise TaskError(
+            f'task.name is "huggingface", but datasets cannot be imported ({error}); pip install datasets'
+        ) from None
     if not Path(path).expanduser().exists():
         prefer_cache_without_hub(path)
     try:

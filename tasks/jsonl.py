@@ -51,7 +51,9 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         return [parse_record(line, f"{file}:{number}") for number, line in lines if line.strip()]
     rows = parse_json(text, str(file))
     if not isinstance(rows, list):
-        raise TaskError(f"{file} holds {type(rows).__name__}; expected an array of records, or one record a line in .jsonl")
+        raise TaskError(
+            f"{file} holds {type(rows).__name__}; expected an array of records, or one record a line in .jsonl"
+        )
     return [check_record(row, f"record {number} of {file}") for number, row in enumerate(rows, start=1)]
 
 

@@ -66,7 +66,9 @@ def create_dataset(config: TaskConfig, seed: int, size: int) -> Any:
         from reasoning_gym.factory import DATASETS
         import reasoning_gym  # noqa: F401  importing the package fills DATASETS
     except ImportError as error:
-        raise TaskError(f'task.name is "reasoning_gym", which is not installed ({error}); pip install reasoning-gym') from None
+        raise TaskError(
+            f'task.name is "reasoning_gym", which is not installed ({error}); pip install reasoning-gym'
+        ) from None
     assert config.dataset is not None
     if config.dataset not in DATASETS:
         raise TaskError(
@@ -96,4 +98,6 @@ def check_params(config: TaskConfig, known: set[str]) -> None:
         if name in ("seed", "size"):
             raise TaskError(f"task.params has {name}; set task.{name} instead")
         if name not in known:
-            raise TaskError(f"task.params has {name}, which {config.dataset} does not know; {describe_options(name, known)}")
+            raise TaskError(
+                f"task.params has {name}, which {config.dataset} does not know; {describe_options(name, known)}"
+            )

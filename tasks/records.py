@@ -49,7 +49,9 @@ def read_text(row: Mapping[str, Any], field: str, option: str, place: str) -> st
         raise TaskError(f'task.{option} is "{field}", which {place} does not have; {describe_options(field, row)}')
     value = row[field]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TaskError(f'{place} has {type(value).__name__} in "{field}"; expected text or a number: see task.{option}')
+        raise TaskError(
+            f'{place} has {type(value).__name__} in "{field}"; expected text or a number: see task.{option}'
+        )
     return str(value)
 
 

@@ -39,9 +39,7 @@ class RewardRunner:
         reason, for that completion. Raises TaskError when a worker cannot build the task.
         """
         worker = await self._idle.get()
-        job = asyncio.get_running_loop().run_in_executor(
-            self._threads, partial(worker.score, index, list(completions))
-        )
+        job = asyncio.get_running_loop().run_in_executor(self._threads, partial(worker.score, index, list(completions)))
         # The worker is free when its job is done, which cancelling this call does not hasten.
         job.add_done_callback(lambda _: self._idle.put_nowait(worker))
         return await asyncio.shield(job)

@@ -23,7 +23,9 @@ def build(config: TaskConfig, split: str) -> Task:
     if callable(found) and (inspect.isclass(found) or not hasattr(found, "prompt")):
         return check_task(call(found, config, split), config.name)
     if config.params:
-        raise TaskError(f"task.params is {config.params}, but {config.name} is a finished task that takes none: remove it")
+        raise TaskError(
+            f"task.params is {config.params}, but {config.name} is a finished task that takes none: remove it"
+        )
     if split == "eval":
         raise TaskError(no_eval(config.name))
     return check_task(found, config.name)
@@ -70,7 +72,9 @@ def call(found: Callable[..., object], config: TaskConfig, split: str) -> object
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:
-        raise TaskError(f"task.params is {config.params}, but {config.name} takes ({', '.join(parameters)}): {error}") from None
+        raise TaskError(
+            f"task.params is {config.params}, but {config.name} takes ({', '.join(parameters)}): {error}"
+        ) from None
     try:
         return found(**arguments)
     except TaskError:

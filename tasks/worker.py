@@ -90,7 +90,9 @@ async def score_one(task: Task, prompt: Prompt, completion: str, timeout_s: floa
             value = await call_reward(task, prompt, completion)
         return Outcome(as_reward(value), None)
     except BaseException as error:  # A reward function may raise anything, SystemExit too; a failure is data here.
-        return Outcome(None, timed_out(timeout_s) if limit.expired() else f"the reward function raised {describe_failure(error)}")
+        return Outcome(
+            None, timed_out(timeout_s) if limit.expired() else f"the reward function raised {describe_failure(error)}"
+        )
 
 
 async def call_reward(task: Task, prompt: Prompt, completion: str) -> object:
@@ -107,4 +109,3 @@ def describe_failure(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS] + place
-

@@ -158,21 +158,16 @@ def _result_lines(figures: Figures, max_staleness: int) -> list[str]:
 def _next_lines(run_dir: RunDirectory, records: Sequence[Record], recipe: str, total: int | None) -> list[str]:
     name = run_dir.name
     run = name if run_dir.path.parent == Path.cwd() / "runs" else _relative(run_dir.path)
-    rows = [
-        (f"rapid report {run}", "report.html and plots"),
-        (f"rapid eval {recipe} --checkpoint {_newest_checkpoint(run_dir)}", "pass@k of what was learned"),
-    ]
+    rows = [(f"rapid report {run}", "report.html and plots")]
+    checkpoints = sorted(run_dir.checkpoints.glob("step-*[0-9]"))
+    if checkpoints:
+        rows.append((f"rapid eval {recipe} --checkpoint {_relative(checkpoints[-1])}", "pass@k of what was learned"))
     if total is not None and (not records or records[-1]["step"] < total):
         rows.append((f"rapid train {recipe} --run {name} --resume", "go on where it stopped"))
     else:
         more = f"--set schedule.steps={2 * (total or (records[-1]['step'] if records else 100))}"
         rows.append((f"rapid train {recipe} --run {name} --resume {more}", "train longer"))
     return [f"  {command}\n      {meaning}" for command, meaning in rows]
-
-
-def _newest_checkpoint(run_dir: RunDirectory) -> str:
-    found = sorted(run_dir.checkpoints.glob("step-*[0-9]"))
-    return str(_relative(found[-1])) if found else f"{_relative(run_dir.checkpoints)}/step-…"
 
 
 def _relative(path: Path) -> Path:

@@ -42,7 +42,7 @@ def by_hand(**options):
         trainer, torch.tensor(GENERATOR), COMPLETION_OF, GROUP_OF, REWARDS, num_groups=1, num_tokens=3, **options
     )
     (gradient,) = torch.autograd.grad(loss, trainer)
-    return float(loss), gradient.tolist(), metrics
+    return loss.item(), gradient.tolist(), metrics
 
 
 def of_batch(batch, trainer, num_groups=None, num_tokens=None, **options):
@@ -225,7 +225,7 @@ def test_weights_never_exceed_the_clip(level, clip, seed):
     weights, clipped = importance_weights(log_ratios, batch.completion_of_T, batch.num_completions, level, clip)
     assert weights.max() <= clip
     assert weights.min() >= 0
-    assert torch.equal(clipped.bool(), weights == torch.tensor(clip)) or weights.max() < clip
+    assert torch.equal(clipped.bool(), weights == torch.tensor(clip))
 
 
 @pytest.mark.parametrize("clip", [2.0, None])

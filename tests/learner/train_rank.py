@@ -29,7 +29,8 @@ def main() -> None:
     rank, num_ranks, port = (int(argument) for argument in sys.argv[5:8])
     torch.set_num_threads(1)
     ranks = join_ranks(rank, num_ranks, "127.0.0.1", port)
-    config = learner_config(ranks=num_ranks, zero_stage=stage, grad_clip=0.5)
+    # A large eps: Adam would otherwise forgive a gradient of the wrong scale, and make much of rounding in small ones.
+    config = learner_config(ranks=num_ranks, zero_stage=stage, grad_clip=0.5, eps=1e-2)
     model = LlamaForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     engine = TrainingEngine(model, config, ranks)
     updater = Updater(engine, config, AlgorithmConfig(), 1.0, ranks)

@@ -1,0 +1,1 @@
+"""Tasks to read and to copy from; docs/tasks.md shows them."""

@@ -1,0 +1,131 @@
+"""Runs of the real system, each in processes of its own, and what is looked at afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "recipes/tiny.toml"
+_LIMIT_S = 240.0
+
+
+@dataclass
+class Run:
+    """One `rapid train`, under way or over."""
+
+    folder: Path
+    mark: str
+    log: Path
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    def records(self) -> list[dict[str, Any]]:
+        """metrics.jsonl so far."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for_step(self, step: int) -> None:
+        """Until this optimizer step is recorded."""
+        self.wait_until(lambda: any(record["step"] >= step for record in self.records()), f"step {step}")
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Poll; fails with the run's output when the run ends or the time is over before."""
+        deadline = time.monotonic() + _LIMIT_S
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"no {what}; the run said:\n{self.output()}")
+            time.sleep(0.1)
+
+    def finish(self) -> int:
+        """Wait for the end; the exit status."""
+        try:
+            return self.process.wait(_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the run does not end; it said:\n{self.output()}")
+
+    def output(self) -> str:
+        """What the run printed."""
+        return self.log.read_text(errors="replace")
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does to the process that the user sees."""
+        self.process.send_signal(signal.SIGINT)
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes that this run started, adopted ones included: they inherit its mark."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RAPID_TEST_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def part(self, name: str) -> psutil.Process:
+        """The newest process of a part, by the name that Ray gives it: "HubPart", "LearnerPart", "ActorPart"."""
+        found = [process for process in self.processes() if f"ray::{name}" in " ".join(process.cmdline())]
+        assert found, f"no process of {name} among {[process.name() for process in self.processes()]}"
+        return max(found, key=lambda process: process.create_time())
+
+    def ledger(self) -> str:
+        """What `rapid ledger` prints."""
+        return rapid("ledger", str(self.folder)).stdout
+
+    def assert_left_nothing(self) -> None:
+        """No process of the run lives, and none of its temporary folders is there."""
+        assert self.processes() == []
+        left = [*Path("/dev/shm").glob("rapid-*"), *Path("/tmp").glob("rapid-ray-*")]
+        assert left == []
+
+    def kill(self) -> None:
+        """End everything that is left, whatever happened."""
+        for process in self.processes():
+            process.kill()
+
+
+def rapid(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "rapid.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Starts `rapid train` on the tiny recipe, with these --set overrides and further options."""
+    runs: list[Run] = []
+
+    def begin(name: str, *overrides: str, recipe: str = TINY, options: tuple[str, ...] = ()) -> Run:
+        mark, log = uuid.uuid4().hex, tmp_path / f"{name}-{len(runs)}.log"
+        sets = [part for override in (f"run.directory={tmp_path}", *overrides) for part in ("--set", override)]
+        command = [sys.executable, "-m", "rapid.cli", "train", recipe, "--run", name, *sets, *options]
+        environment = {**os.environ, "RAPID_TEST_MARK": mark}
+        environment.pop("RAY_ADDRESS", None)
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        runs.append(Run(tmp_path / name, mark, log, process))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.kill()

@@ -1,0 +1,72 @@
+"""The main job with every part real: vLLM, DeepSpeed, Ray and sockets, on a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def mean_reward(records: list[dict[str, Any]]) -> float:
+    return fmean(record["reward_mean"] for record in records)
+
+
+def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Callable[..., Any]) -> None:
+    run = start("learns", "schedule.steps=30")
+    assert run.finish() == 0, run.output()
+    records = run.records()
+    assert [record["step"] for record in records] == list(range(1, 31))
+    assert mean_reward(records[-5:]) > mean_reward(records[:5]) + 0.2
+    assert max(record["lag_max"] for record in records) <= 2
+    # Generator and trainer are two programs with one set of weights: bf16 rounding is all that may differ.
+    assert max(record["logprob_diff_mean"] or 0.0 for record in records) < 0.06
+    assert "adds up" in run.ledger()
+    assert "Reward" in run.output()
+    assert {path.name for path in (run.folder / "plots").glob("*.png")} >= {"reward.png", "lag.png", "throughput.png"}
+    run.assert_left_nothing()
+
+
+def test_a_killed_actor_is_replaced_and_its_prompts_are_not_lost(start: Callable[..., Any]) -> None:
+    run = start("killed", "schedule.steps=40", "actors.count=2")
+    run.wait_for_step(3)
+    victim = run.part("ActorPart")
+    victim.kill()
+    assert run.finish() == 0, run.output()
+    assert run.records()[-1]["step"] == 40
+    assert "starting it anew" in run.output()
+    assert "adds up" in run.ledger()
+    run.assert_left_nothing()
+
+
+def test_ctrl_c_ends_cleanly_and_resume_goes_on(start: Callable[..., Any], tmp_path: Path) -> None:
+    first = start("resumed", "schedule.steps=12")
+    first.wait_for_step(4)
+    first.interrupt()
+    assert first.finish() == 0, first.output()
+    done = first.records()[-1]["step"]
+    assert 4 <= done < 12
+    assert (first.folder / "checkpoints" / f"step-{done:06d}" / "learner.json").is_file()
+    assert "adds up" in first.ledger()
+    first.assert_left_nothing()
+
+    second = start("resumed", "schedule.steps=12", options=("--resume",))
+    assert second.finish() == 0, second.output()
+    records = second.records()
+    assert [record["step"] for record in records] == list(range(1, 13))
+    assert {record["incarnation"] for record in records if record["step"] > done} == {2}
+    assert max(record["lag_max"] for record in records) <= 2
+    assert "adds up" in second.ledger()
+    second.assert_left_nothing()
+
+
+def test_alternate_takes_turns_within_its_lag(start: Callable[..., Any]) -> None:
+    run = start("alternate", "schedule.mode=alternate", "schedule.broadcast_every=3", "schedule.steps=6")
+    assert run.finish() == 0, run.output()
+    # Each round trains three batches of one inference batch: their lags are 0, 1 and 2.
+    assert [record["lag_max"] for record in run.records()] == [0, 1, 2, 0, 1, 2]
+    assert "adds up" in run.ledger()

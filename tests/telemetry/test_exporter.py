@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from telemetry import catalogue
+from telemetry.catalogue import METRICS
+from telemetry.config import TelemetryConfig
+from telemetry.errors import ExporterError
+from telemetry.exporter import Exporter
+from telemetry.run_dir import RunDirectory
+from tests.telemetry.fakes import make_record
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+def scrape(exporter: Exporter) -> dict[Sample, float]:
+    with urllib.request.urlopen(f"http://{exporter.address}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
+
+
+def value(samples: dict[Sample, float], name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+@pytest.fixture
+def learner(run_dir: RunDirectory) -> Iterator[Exporter]:
+    exporter = Exporter("learner-0", TelemetryConfig(), run_dir.path)
+    yield exporter
+    exporter.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[Exporter]:
+    exporter = Exporter("hub", TelemetryConfig())
+    yield exporter
+    exporter.close()
+
+
+def test_a_scrape_shows_what_was_set_counted_and_observed(hub: Exporter) -> None:
+    hub.set(catalogue.HUB_VERSION, 7)
+    hub.inc(catalogue.HUB_LEASES_GRANTED)
+    hub.inc(catalogue.HUB_LEASES_GRANTED, 2)
+    hub.inc(catalogue.HUB_GROUPS_STALE, outcome="requeued")
+    hub.observe(catalogue.HUB_BATCH_WAIT, 0.3)
+    samples = scrape(hub)
+    assert value(samples, "rapid_hub_version_steps") == 7
+    assert value(samples, "rapid_hub_granted_leases_total") == 3
+    assert value(samples, "rapid_hub_stale_groups_total", outcome="requeued") == 1
+    # Buckets count upwards: 0.3 s is above the bound of 0.2 and below that of 0.5.
+    assert value(samples, "rapid_hub_batch_wait_seconds_bucket", le="0.2") == 0
+    assert value(samples, "rapid_hub_batch_wait_seconds_bucket", le="0.5") == 1
+
+
+def test_a_process_serves_the_metrics_of_its_part_and_no_others(hub: Exporter) -> None:
+    served = {name.removesuffix("_created") for name, _ in scrape(hub)}
+    assert served
+    assert all(name.startswith("rapid_hub_") for name in served)
+
+
+def test_everything_served_is_in_the_catalogue(learner: Exporter) -> None:
+    learner.record(make_record(1, diagnostics={"by_lag": {0: {"tokens": 10, "ess_fraction": 0.9}}}))
+    suffixes = ("", "_bucket", "_count", "_sum", "_created")
+    known = {
+        name.removesuffix("_total" if suffix == "_created" else "") + suffix for name in METRICS for suffix in suffixes
+    }
+    assert {name for name, _ in scrape(learner)} <= known
+
+
+def test_a_record_feeds_the_metrics_of_its_keys(learner: Exporter) -> None:
+    lags = {0: {"tokens": 10, "ess_fraction": 0.9, "ratio_mean": None}, 1: {"tokens": 30}}
+    learner.record(make_record(1, reward_mean=0.5, tokens_trained=100, train_s=3.0, diagnostics={"by_lag": lags}))
+    learner.record(make_record(2, reward_mean=0.75, tokens_trained=50, train_s=1.0, logprob_diff_mean=None))
+    samples = scrape(learner)
+    assert value(samples, "rapid_learner_reward_mean") == 0.75
+    assert value(samples, "rapid_learner_trained_tokens_total") == 150
+    assert value(samples, "rapid_learner_train_seconds_sum") == 4.0
+    assert value(samples, "rapid_learner_lag_tokens_total", lag="1") == 30
+    assert value(samples, "rapid_learner_lag_ess_fraction", lag="0") == 0.9
+    assert value(samples, "rapid_learner_logprob_diff_mean_nats") == 0.008
+
+
+def test_label_values_that_are_gone_read_zero(hub: Exporter) -> None:
+    hub.set_all(catalogue.HUB_BUFFERED, "lag", {0: 4, 1: 2})
+    hub.set_all(catalogue.HUB_BUFFERED, "lag", {1: 5})
+    samples = scrape(hub)
+    assert value(samples, "rapid_hub_buffered_groups", lag="0") == 0
+    assert value(samples, "rapid_hub_buffered_groups", lag="1") == 5
+
+
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        (lambda hub: hub.inc(catalogue.HUB_VERSION), "is a gauge of hub"),
+        (lambda hub: hub.set(catalogue.ACTOR_BUSY, 1.0), "is a gauge of actor"),
+        (lambda hub: hub.set(catalogue.HUB_ENTRIES, 1.0), r"with labels \['state'\]"),
+        (lambda hub: hub.set_all(catalogue.HUB_ENTRIES, "lag", {"0": 1}), r"with labels \['state'\]"),
+    ],
+)
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_metric_used_against_its_declaration_is_refused_even_when_disabled(
+    use: object, named: str, is_enabled: bool
+) -> None:
+    exporter = Exporter("hub", TelemetryConfig(exporter=is_enabled))
+    try:
+        with pytest.raises(ExporterError, match=named):
+            use(exporter)  # type: ignore[operator]
+    finally:
+        exporter.close()
+
+
+def test_a_disabled_exporter_serves_nothing_and_bears_every_call(run_dir: RunDirectory) -> None:
+    exporter = Exporter("learner-0", TelemetryConfig(exporter=False), run_dir.path)
+    exporter.record(make_record(1, diagnostics={"by_lag": {0: {"tokens": 10}}}))
+    exporter.set(catalogue.LEARNER_SETTLED, 4)
+    exporter.close()
+    assert exporter.address is None
+    assert not list((run_dir.path / "exporters").iterdir())
+
+
+def test_others_find_the_address_while_it_is_served(run_dir: RunDirectory) -> None:
+    exporter = Exporter("actor-3", TelemetryConfig(), run_dir.path)
+    path = run_dir.path / "exporters" / "actor-3.json"
+    labels = {"run": "trial", "part": "actor", "process": "actor-3"}
+    assert json.loads(path.read_text()) == [{"targets": [exporter.address], "labels": labels}]
+    exporter.close()
+    exporter.close()
+    assert not path.exists()
+
+
+def test_it_listens_on_loopback_alone_by_default(hub: Exporter) -> None:
+    assert hub.address is not None
+    assert hub.address.startswith("127.0.0.1:")
+
+
+def test_a_taken_port_is_named_with_the_remedy() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ExporterError, match=rf"hub on 127.0.0.1:{port}: .* telemetry.port to a free one"):
+            Exporter("hub", TelemetryConfig(port=port))
+
+
+@pytest.mark.parametrize("process", ["reporter", "actor-x", ""])
+def test_a_process_that_is_no_part_is_refused(process: str) -> None:
+    with pytest.raises(ExporterError, match="expected one of"):
+        Exporter(process, TelemetryConfig())
