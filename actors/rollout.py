@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from actors.activity import Activity
@@ -32,6 +33,7 @@ from telemetry.exporter import Exporter
 log = logging.getLogger(__name__)
 
 _GOODBYE_S = 2.0
+_CANCEL_AGAIN_S = 0.2
 
 
 async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
@@ -140,7 +142,8 @@ class Rollout:
             self._beat_now.clear()
             await self._link.request(self._heartbeat())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._beat_now.wait(), self._config.heartbeat_s)
+                async with asyncio.timeout(self._config.heartbeat_s):
+                    await self._beat_now.wait()
 
     def _heartbeat(self) -> Heartbeat:
         version = self._engine.version
@@ -267,11 +270,24 @@ class Rollout:
 
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         self._draining = True
-        groups = list(self._groups.values())
-        for task in [*tasks, *groups]:
-            task.cancel()
-        await asyncio.gather(*tasks, *groups, return_exceptions=True)
+        await cancel_all([*tasks, *self._groups.values()])
         await asyncio.gather(*self._goodbyes)
         await self._engine.close()
         await self._receiver.close()
         await self._link.close()
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until all have ended; their errors are dropped.
+
+    Once is not enough: in Python 3.11 `asyncio.wait_for` swallows a cancellation that comes together with its result, and
+    the task goes on.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+        for task in done:
+            if not task.cancelled():
+                task.exception()

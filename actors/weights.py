@@ -94,7 +94,8 @@ class WeightReceiver:
     async def _pause_before_retry(self) -> None:
         # Whoever is told "gone" has a newer manifest already or hears of it presently.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._offered.wait(), _RETRY_S)
+            async with asyncio.timeout(_RETRY_S):
+                await self._offered.wait()
         self._offered.clear()
 
     async def _fetch(self, manifest: WeightManifest) -> None:

@@ -44,7 +44,7 @@ class LearnerConfig(Section):
     zero_stage: int = Field(0, ge=0, le=3)
     """DeepSpeed ZeRO stage: 0 keeps everything on each rank, 1 splits optimizer states, 2 gradients too, 3 also
     parameters."""
-    micro_batch_tokens: int = Field(4096, ge=16)
+    micro_batch_tokens: int = Field(2048, ge=16)
     """Token positions, padding included, of one forward pass on one rank. A single group larger than this makes a
     micro-batch of its own."""
     row_layout: Literal["auto", "shared", "plain"] = "auto"

@@ -33,6 +33,8 @@ def connect_ray(num_cpus: int) -> Iterator[bool]:
         finally:
             ray.shutdown()
         return
+    # Ray says at every start that its token authentication is on, as it should be.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     # A folder of its own, short because socket paths are limited, so that nothing is shared with another Ray.
     folder = tempfile.mkdtemp(prefix="rapid-ray-")
     try:

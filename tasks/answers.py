@@ -45,7 +45,7 @@ def judge_exact(reference: str, completion: str) -> float:
 
 @lru_cache(maxsize=256)
 def parse_reference(reference: str) -> list[Any]:
-    """The right answer as math-verify reads it. LaTeX that stands alone is boxed, since it is only read in an anchor."""
+    """The right answer as math-verify reads it. Bare LaTeX is boxed, as it is only read in an anchor."""
     from math_verify import parse
 
     anchored = any(mark in reference for mark in ("$", "\\boxed", "\\(", "\\["))
@@ -88,9 +88,15 @@ def judge(answer: str, completion_pattern: str | None, reference: str, completio
 
 
 def check_reference(reference: str, answer: str, place: str) -> None:
-    """Raises TaskError when no completion could ever be right under this way of judging."""
-    if answer == "last_number" and last_number(reference) is None:
+    """Raises TaskError when the right answer is no single number, but completions are judged by one.
+
+    Of "1/2" or "3*5+2" only the last number would be compared, so that wrong completions were right.
+    """
+    if answer != "last_number":
+        return
+    count = sum(1 for _ in NUMBER.finditer(reference))
+    if count != 1:
         raise TaskError(
-            f'{place} has the answer {reference!r:.80}, which holds no number, but task.answer is "last_number": '
-            'set task.answer to "exact" or "math_verify", or task.answer_pattern'
+            f'{place} has the answer {reference!r:.80}, which holds {count or "no"} numbers, but task.answer is '
+            '"last_number", which needs one: set task.answer_pattern, or task.answer to "exact" or "math_verify"'
         )

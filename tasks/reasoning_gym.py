@@ -56,15 +56,15 @@ def check_seeds(seed: int, size: int, eval_seed: int, eval_size: int) -> None:
     if seed < eval_seed + eval_size and eval_seed < seed + size:
         raise TaskError(
             f"task.eval.seed is {eval_seed}, and its seeds {eval_seed} to {eval_seed + eval_size - 1} overlap those of "
-            f"training, {seed} to {seed + size - 1}; expected none in common: set task.eval.seed to {seed + size} or more"
+            f"training, {seed} to {seed + size - 1}; set task.eval.seed to {seed + size} or more"
         )
 
 
 def create_dataset(config: TaskConfig, seed: int, size: int) -> Any:
     """reasoning-gym's data set. Raises TaskError for an unknown name, parameter or value."""
     try:
-        from reasoning_gym.factory import DATASETS
         import reasoning_gym  # noqa: F401  importing the package fills DATASETS
+        from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise TaskError(
             f'task.name is "reasoning_gym", which is not installed ({error}); pip install reasoning-gym'

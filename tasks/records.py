@@ -62,7 +62,8 @@ def read_answer(config: TaskConfig, row: Mapping[str, Any], place: str) -> str:
         match = re.search(config.answer_pattern, text)
         if match is None or match[1] is None:
             raise TaskError(
-                f"{place} has the answer {text[-80:]!r}, in which task.answer_pattern {config.answer_pattern!r} finds nothing"
+                f"{place} has the answer {text[-80:]!r}, in which task.answer_pattern {config.answer_pattern!r} "
+                "finds nothing"
             )
         text = match[1].strip()
     check_reference(text, config.answer, place)

@@ -24,7 +24,7 @@ class RewardRunner:
 
     def __init__(self, config: TaskConfig, workers: int = 1, timeout_s: float = 10.0, split: Split = "train") -> None:
         """`timeout_s`: seconds that judging one completion may take."""
-        # A thread for each worker: the kernel ends a worker with the thread that started it, and these live until close.
+        # A thread each: the kernel ends a worker with the thread that started it, and these live until close.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="reward")
         self._workers = [WorkerProcess(config, timeout_s, split) for _ in range(workers)]
         self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()

@@ -84,4 +84,4 @@ def call(found: Callable[..., object], config: TaskConfig, split: str) -> object
 
 
 def no_eval(name: str) -> str:
-    return f'{name} makes no evaluation prompts: give it a parameter split, which is "train" or "eval", or remove task.eval'
+    return f'{name} makes no evaluation prompts: give it a parameter split ("train" or "eval"), or remove task.eval'

@@ -104,8 +104,12 @@ class Exporter:
                     self._feed(metric, values[key], lag=str(lag))
 
     def _feed(self, metric: Metric, value: float, **labels: str) -> None:
-        feed = {Kind.GAUGE: self.set, Kind.COUNTER: self.inc, Kind.HISTOGRAM: self.observe}[metric.kind]
-        feed(metric, value, **labels)
+        if metric.kind is Kind.GAUGE:
+            self.set(metric, value, **labels)
+        elif metric.kind is Kind.COUNTER:
+            self.inc(metric, value, **labels)
+        else:
+            self.observe(metric, value, **labels)
 
     def _find(self, metric: Metric, kind: Kind, labels: Mapping[str, str]) -> Any:
         if metric.kind is not kind or metric.part != self.part or set(labels) != set(metric.labels):

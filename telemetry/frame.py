@@ -152,7 +152,7 @@ def _figure_lines(state: ViewState, width: int) -> list[Text]:
         ),
         _named_values(
             "tokens/s",
-            actors=format_number(last["generated_tokens_per_s"], 0),
+            actors=format_number(state.generated_tokens_per_s(), 0),
             learner=format_number(last["trained_tokens_per_s"], 0),
             length=format_number(last["completion_tokens_mean"], 0),
         ),

@@ -41,7 +41,8 @@ def setup_logging(part: str, run_dir: Path | str, level: str = "INFO") -> Path:
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
-    faulthandler.enable(handler.stream)
+    if handler.stream is not None:
+        faulthandler.enable(handler.stream)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
     return path

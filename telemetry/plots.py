@@ -15,7 +15,7 @@ from telemetry.summary import WINDOW, compute_figures, format_number
 # One colour means one thing in every picture (Okabe and Ito's palette, which colour-blind readers can tell apart).
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B7280"
 _INK = "#1F2937"
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": _INK,
@@ -71,14 +71,15 @@ def _draw(run_dir: RunDirectory, name: str, draw: Callable[[Any, list[Record]], 
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     path = run_dir.plots / f"{name}.png"
     temporary = path.with_name(f".{name}.tmp.png")
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.6, 4.2), dpi=144, layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+        figure = Figure(figsize=(8.6, 4.2), dpi=144, layout=layout)
         FigureCanvasAgg(figure)
         draw(figure, records)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         figure.text(0.985, 0.975, run_dir.name, ha="right", va="top", fontsize=8, color=GREY)
         figure.savefig(temporary)
     temporary.replace(path)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from telemetry.catalogue import ACTOR_TOKEN_RATE
+from telemetry.metric import reduce_values
 from telemetry.record import Record
 from telemetry.summary import STATES, step_seconds
 
@@ -69,6 +71,14 @@ class ViewState:
         sums = {what: sum(record[f"{what}_s"] or 0.0 for record in recent) for what in ("wait", "train", "publish")}
         total = sum(sums.values())
         return {what: value / total for what, value in sums.items()} if total else None
+
+    def generated_tokens_per_s(self) -> float | None:
+        """Rate of all actors: what they report themselves, or what the last step came to."""
+        rates = [line.metrics.get(ACTOR_TOKEN_RATE.name) for line in self.clients() if line.role == "actor"]
+        known = [rate for rate in rates if rate is not None]
+        if known:
+            return reduce_values(ACTOR_TOKEN_RATE, known)
+        return self.records[-1]["generated_tokens_per_s"] if self.records else None
 
     def reward_series(self) -> list[float | None]:
         """Reward by step, one slot for each step of the run; None where a step is not done."""

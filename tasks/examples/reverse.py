@@ -22,7 +22,6 @@ class Reverse:
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         given = completion.strip().rstrip(".")
-        share = sum(a == b for a, b in zip(given, prompt.reference, strict=False)) / max(
-            len(given), len(prompt.reference)
-        )
+        num_right = sum(a == b for a, b in zip(given, prompt.reference, strict=False))
+        share = num_right / max(len(given), len(prompt.reference))
         return Reward(share, parts={"exact": float(given == prompt.reference)})

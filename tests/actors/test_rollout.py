@@ -19,6 +19,7 @@ from protocol.config import ModelConfig, ScheduleConfig, WeightsConfig
 from protocol.messages import Drain, Phase
 from protocol.version import PolicyVersion
 from tasks.config import TaskConfig
+from telemetry.catalogue import ACTOR_RUNNING
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from tests.actors.fakes import CountingTask, FakeHub, FakePublisher, LengthRunner, make_llama, perturb
@@ -164,7 +165,7 @@ def test_drain_with_abandon_hands_the_leases_back_unfailed_and_takes_no_more(mod
         world = World(*model, num_prompts=20, scripted={"tokens_per_s": 5.0})
         async with running(world):
             await world.publish(V0)
-            await world.hub.until(lambda: len(world.hub.waiting) == 15)
+            await world.hub.until(lambda: world.hub.heartbeats[-1].metrics[ACTOR_RUNNING.name] == 15)
             await world.hub.push(Drain(reason="the end"))
             await world.hub.until(lambda: len(world.hub.returns) == 5)
             num_leases = len(world.hub.leases)
@@ -197,7 +198,8 @@ def test_stop_hands_everything_back_and_leaves_no_file(model):
         world = World(*model, num_prompts=20, scripted={"tokens_per_s": 5.0})
         async with running(world):
             await world.publish(V0)
-            await world.hub.until(lambda: len(world.hub.waiting) == 15)
+            # 5 groups of 3
+            await world.hub.until(lambda: world.hub.heartbeats[-1].metrics[ACTOR_RUNNING.name] == 15)
             files = list(world.rollout._receiver._store._locks)
             assert all(path.exists() for path in files)
         return world.hub, files

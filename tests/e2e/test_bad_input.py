@@ -25,7 +25,7 @@ def refused(tmp_path: Path, *arguments: str) -> str:
         ("learner.ranks=3", "batch_groups"),
         ("task.dataset=chain_sun", "chain_sum"),
         ("model.path=/nowhere/model", "model.path"),
-        ("model.max_context=24", "max_context"),
+        ("model.max_context=9", "model.max_context = 9"),
     ],
 )
 def test_a_configuration_that_cannot_work(tmp_path: Path, override: str, said: str) -> None:

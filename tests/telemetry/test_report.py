@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import struct
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,18 +58,17 @@ def fill(run_dir: RunDirectory, records: list[dict[str, object]]) -> RunDirector
     return run_dir
 
 
-@pytest.mark.parametrize("num_steps", [1, 60])
-def test_pictures_are_drawn_for_short_and_long_runs(run_dir: RunDirectory, num_steps: int) -> None:
-    paths = write_plots(fill(run_dir, make_run(num_steps)), max_staleness=2)
+def test_pictures_are_drawn_from_the_first_step_on(run_dir: RunDirectory) -> None:
+    paths = write_plots(fill(run_dir, make_run(1)), max_staleness=2)
     assert sorted(path.stem for path in paths) == PLOTS
     assert sorted(path.stem for path in run_dir.plots.iterdir()) == PLOTS
     assert all(png_size(path)[0] > 1000 for path in paths)
 
 
 def test_pictures_bear_nulls_resumes_and_steps_that_took_no_time(run_dir: RunDirectory) -> None:
-    nulls = dict.fromkeys(("reward_mean", "ratio_mean", "ess_fraction", "clipped_fraction", "lag_mean"))
-    records = [make_record(1, wall_s=0.0, **{key: 0.0 for key in nulls}), make_record(2, wall_s=0.0)]
-    fill(run_dir, [*records, make_record(2, incarnation=2, wall_s=1.0, eval={"pass@1": 0.5}, ratio_mean=float("nan"))])
+    nulls = dict.fromkeys(("reward_mean", "ratio_mean", "ess_fraction", "clipped_fraction", "lag_mean"), math.nan)
+    records = [make_record(1, wall_s=0.0, **nulls), make_record(2, wall_s=0.0)]
+    fill(run_dir, [*records, make_record(2, incarnation=2, wall_s=1.0, eval={"pass@1": 0.5}, ratio_mean=math.nan)])
     assert len(write_plots(run_dir, max_staleness=0)) == 4
 
 

@@ -8,8 +8,8 @@ from tests.telemetry.fakes import make_record, make_run, make_status
 
 
 def test_rewards_are_means_of_five_steps() -> None:
-    # Windows of five: (0+0+1+1+1)/5 = 0.6, (0+1+1+1+1)/5 = 0.8, (1+1+1+1+0)/5 = 0.8
-    rewards = (0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+    # Windows of five: (0+0+1+1+1)/5 = 0.6, (0+1+1+1+1)/5 = 0.8, (1+1+1+1+0)/5 = 0.8, (1+1+1+0+0)/5 = 0.6
+    rewards = (0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
     figures = compute_figures([make_record(i, reward_mean=reward) for i, reward in enumerate(rewards, start=1)])
     assert (figures.reward_first, figures.reward_last) == pytest.approx((0.6, 0.6))
     assert figures.reward_best == pytest.approx(0.8)
