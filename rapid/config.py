@@ -60,7 +60,7 @@ class RapidConfig(Section):
         mode, every, bound = self.schedule.mode, self.schedule.broadcast_every, self.schedule.max_staleness
         if mode is ScheduleMode.SYNC and (every, bound) != (1, 0):
             return [
-                f"schedule.broadcast_every = {every} and schedule.max_staleness = {bound}: mode \"sync\" expects "
+                f'schedule.broadcast_every = {every} and schedule.max_staleness = {bound}: mode "sync" expects '
                 'exactly 1 and 0; leave both out, or choose mode "async"'
             ]
         if bound < every - 1:
@@ -71,7 +71,7 @@ class RapidConfig(Section):
             ]
         if mode is ScheduleMode.ALTERNATE and bound > every - 1:
             return [
-                f"schedule.max_staleness = {bound}: mode \"alternate\" never exceeds broadcast_every - 1 = {every - 1}; "
+                f'schedule.max_staleness = {bound}: mode "alternate" never exceeds broadcast_every - 1 = {every - 1}; '
                 'leave it out, or choose mode "async"'
             ]
         return []

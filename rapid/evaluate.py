@@ -50,7 +50,9 @@ def _checkpoint_model(checkpoint: Path) -> Path:
     for folder in (checkpoint / "model", checkpoint):
         if (folder / "config.json").is_file():
             return folder
-    raise UsageError(f"--checkpoint {checkpoint}: expected a checkpoint's folder, such as runs/NAME/checkpoints/step-000040")
+    raise UsageError(
+        f"--checkpoint {checkpoint}: expected a checkpoint's folder, such as runs/NAME/checkpoints/step-000040"
+    )
 
 
 async def _measure(config: RapidConfig, model_dir: Path, num_samples: int) -> list[list[float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,37 @@ def open_run(run: str, runs: Path) -> RunDirectory:
 
 def read_ledger(run: RunDirectory) -> dict[str, Any] | None:
     """The ledger's state as the hub last wrote it; None before it did. Raises UsageError when it is damaged."""
-    path = run.path / "ledger" / "state.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    from buffer.errors import LedgerError
+    from buffer.summary import STATE_PATH, read_state
+
+    if not (run.path / STATE_PATH).exists():
         return None
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: {error}") from None
+    try:
+        return read_state(run.path)
+    except LedgerError as error:
+        raise UsageError(str(error)) from None
 
 
 def write_report(run: str, runs: Path) -> str:
     """Write the report and the plots; returns what to tell the user."""
-    from telemetry.plots import write_plots
     from telemetry.report import write_report as write
 
     folder = open_run(run, runs)
     if not folder.read_metrics():
         raise UsageError(f"run {folder.name!r} has no optimizer step yet: {folder.metrics_path} is empty or missing")
-    write_plots(folder, bound=folder.read_config()["schedule"]["max_staleness"])
-    return f"wrote {write(folder, read_ledger(folder))} and {folder.plots}"
+    return f"wrote {write(folder, _ledger_status(folder))} and {folder.plots}"
+
+
+def _ledger_status(folder: RunDirectory) -> dict[str, Any] | None:
+    """The parts of a Status that the ledger's state on disk holds."""
+    from buffer.summary import summarise
+
+    state = read_ledger(folder)
+    if state is None:
+        return None
+    summary = summarise(state)
+    counts = {state.value: count for state, count in summary.counts.items()}
+    return {"ledger": counts, "opened": summary.opened, "events": summary.events}
 
 
 def print_ledger(run: str, runs: Path) -> None:

@@ -97,6 +97,6 @@ def check_reference(reference: str, answer: str, place: str) -> None:
     count = sum(1 for _ in NUMBER.finditer(reference))
     if count != 1:
         raise TaskError(
-            f'{place} has the answer {reference!r:.80}, which holds {count or "no"} numbers, but task.answer is '
+            f"{place} has the answer {reference!r:.80}, which holds {count or 'no'} numbers, but task.answer is "
             '"last_number", which needs one: set task.answer_pattern, or task.answer to "exact" or "math_verify"'
         )

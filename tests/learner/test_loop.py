@@ -28,7 +28,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def test_events_come_in_order_and_the_next_batch_is_asked_for_before_the_commit(model_dir: Path, tmp_path: Path) -> None:
+def test_events_come_in_order_and_the_next_batch_is_asked_for_before_the_commit(
+    model_dir: Path, tmp_path: Path
+) -> None:
     hub = ScriptedHub(lambda version: make_groups(model_dir, version))
     settings = make_settings(
         tmp_path,

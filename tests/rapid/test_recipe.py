@@ -98,9 +98,7 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
 
 
 def test_completions_that_leave_no_room_for_a_prompt_are_refused() -> None:
-    assert "actors.max_tokens = 64" in problems_of(
-        actors={"max_tokens": 64}, model={"path": "tiny", "max_context": 64}
-    )
+    assert "actors.max_tokens = 64" in problems_of(actors={"max_tokens": 64}, model={"path": "tiny", "max_context": 64})
 
 
 def test_truncated_sampling_is_refused() -> None:

@@ -110,7 +110,11 @@ def test_a_missing_file_names_the_nearest_beside_it(tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     whole = gzip.compress(b'{"question": "a", "answer": 1}\n' * 50)
-    for name, data in {"cut.jsonl.gz": whole[:-9], "no.jsonl.gz": b"no gzip", "latin.jsonl": b'{"question": "\xe9"}'}.items():
+    for name, data in {
+        "cut.jsonl.gz": whole[:-9],
+        "no.jsonl.gz": b"no gzip",
+        "latin.jsonl": b'{"question": "\xe9"}',
+    }.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(TaskError, match=f"{name} cannot be read"):
             validate(config_of(tmp_path / name))
