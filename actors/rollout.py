@@ -280,8 +280,8 @@ class Rollout:
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until all have ended; their errors are dropped.
 
-    Once is not enough: in Python 3.11 `asyncio.wait_for` swallows a cancellation that comes together with its result, and
-    the task goes on.
+    Once is not enough: in Python 3.11 `asyncio.wait_for` swallows a cancellation that comes together with its result,
+    and the task goes on.
     """
     pending = set(tasks)
     while pending:

@@ -144,8 +144,8 @@ class ScriptedEngine:
         self._awake.set()
 
     async def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the thread, after the step under way."""
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
         self._model = None
 
     async def _compute(self, function, *arguments):

@@ -11,7 +11,8 @@ one thread, and trains the same tokens with the same loss and with fused AdamW:
     plain        Rapid's learner with learner.row_layout = "plain": head on completion tokens only, fused; own attention
     learner      Rapid's learner as configured by default: completions share their prompt
 
-Shared machines are noisy: compare loops within one run.
+Times are CPU seconds of the process, which other processes on the machine disturb less than the clock on the wall;
+on an idle machine both are the same, since each loop has one thread. Compare loops within one run.
 """
 
 from __future__ import annotations
@@ -24,10 +25,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from learner.batch import TrainBatch
 
 RESULT = Path(__file__).parent / "results" / "learner_step.json"
 LOOPS = ("torch", "deepspeed", "plain", "learner")
@@ -62,7 +70,7 @@ def _in_own_process(options: argparse.Namespace, loop: str, batch: str) -> dict[
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     row: dict[str, float | str] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{batch:10} {loop:10} {row['step_s']:7.2f} s", file=sys.stderr, flush=True)
+    print(f"{batch:10} {loop:10} {row['step_cpu_s']:7.2f} s", file=sys.stderr, flush=True)
     return row
 
 
@@ -76,21 +84,21 @@ def _time_loop(loop: str, batch_name: str, model_path: str, steps: int) -> dict[
     step = {"torch": _torch_step, "deepspeed": _deepspeed_step}.get(loop, _learner_step)(model, batch, loop)
     seconds = []
     for _ in range(steps + 1):
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     best = min(seconds[1:])
     return {
         "batch": batch_name,
         "loop": loop,
-        "step_s": round(best, 3),
-        "median_s": round(statistics.median(seconds[1:]), 3),
+        "step_cpu_s": round(best, 3),
+        "median_cpu_s": round(statistics.median(seconds[1:]), 3),
         "completion_tokens": batch.num_tokens,
-        "tokens_per_s": round(batch.num_tokens / best, 1),
+        "tokens_per_cpu_s": round(batch.num_tokens / best, 1),
     }
 
 
-def _make_batch(name: str):
+def _make_batch(name: str) -> TrainBatch:
     from learner.batch import build_batch
     from protocol.group import Group
     from protocol.version import Lineage, PolicyVersion
@@ -121,18 +129,19 @@ def _make_batch(name: str):
     return build_batch(groups, Lineage(), PolicyVersion(1, 0))
 
 
-def _plain_rows(batch) -> list:
-    """Micro-batches of (token ids, lengths of prompt and of row, completions), one completion a row."""
+def _plain_rows(batch: TrainBatch) -> tuple[list[range], list[torch.Tensor]]:
+    """Which rows make a micro-batch, and the rows, one of prompt and completion for each completion."""
     import torch
 
     prompts = torch.split(batch.prompt_ids_P, batch.prompt_lengths_N.tolist())
     completions = torch.split(batch.token_ids_T, batch.lengths_C.tolist())
-    rows = [torch.cat([prompts[group], tokens]) for group, tokens in zip(batch.group_of_C, completions, strict=True)]
+    pairs = zip(batch.group_of_C.tolist(), completions, strict=True)
+    rows = [torch.cat([prompts[group], tokens]) for group, tokens in pairs]
     rows_each = max(1, ROW_TOKENS // max(len(row) for row in rows))
     return [range(start, min(start + rows_each, len(rows))) for start in range(0, len(rows), rows_each)], rows
 
 
-def _plain_losses(model, batch):
+def _plain_losses(model: nn.Module, batch: TrainBatch) -> Iterator[torch.Tensor]:
     """Losses of a plain loop, one micro-batch after another: logits of every position, mean over completions."""
     import torch
 
@@ -149,7 +158,7 @@ def _plain_losses(model, batch):
         yield -(logprobs * advantages * ((places >= starts) & (places < ends))).sum() / batch.num_completions
 
 
-def _torch_step(model, batch, _: str) -> Callable[[], None]:
+def _torch_step(model: nn.Module, batch: TrainBatch, _: str) -> Callable[[], None]:
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
@@ -164,7 +173,7 @@ def _torch_step(model, batch, _: str) -> Callable[[], None]:
     return step
 
 
-def _deepspeed_step(model, batch, _: str) -> Callable[[], None]:
+def _deepspeed_step(model: nn.Module, batch: TrainBatch, _: str) -> Callable[[], None]:
     from learner.ranks import join_ranks
 
     join_ranks(0, 1, "127.0.0.1", 0)
@@ -191,7 +200,7 @@ def _deepspeed_step(model, batch, _: str) -> Callable[[], None]:
     return step
 
 
-def _learner_step(model, batch, loop: str) -> Callable[[], None]:
+def _learner_step(model: nn.Module, batch: TrainBatch, loop: str) -> Callable[[], None]:
     from learner.config import AlgorithmConfig, LearnerConfig
     from learner.engine import TrainingEngine
     from learner.ranks import join_ranks
@@ -204,12 +213,12 @@ def _learner_step(model, batch, loop: str) -> Callable[[], None]:
 
 
 def _print_table(rows: list[dict[str, float | str]]) -> None:
-    print(f"{'batch':10} {'loop':10} {'s/step':>8} {'tokens/s':>9} {'x torch':>8} {'x deepspeed':>12}")
-    speeds = {(row["batch"], row["loop"]): float(row["tokens_per_s"]) for row in rows}
+    print(f"{'batch':10} {'loop':10} {'cpu s/step':>8} {'tokens/s':>9} {'x torch':>8} {'x deepspeed':>12}")
+    speeds = {(row["batch"], row["loop"]): float(row["tokens_per_cpu_s"]) for row in rows}
     for row in rows:
-        speed, batch = float(row["tokens_per_s"]), row["batch"]
+        speed, batch = float(row["tokens_per_cpu_s"]), row["batch"]
         ratios = [speed / speeds[batch, other] for other in ("torch", "deepspeed")]
-        print(f"{batch:10} {row['loop']:10} {row['step_s']:8.2f} {speed:9.0f} {ratios[0]:8.2f} {ratios[1]:12.2f}")
+        print(f"{batch:10} {row['loop']:10} {row['step_cpu_s']:10.2f} {speed:9.0f} {ratios[0]:8.2f} {ratios[1]:12.2f}")
 
 
 def _cpu_name() -> str:

@@ -41,7 +41,7 @@ class RapidConfig(Section):
     """Who generates."""
     buffer: BufferConfig = BufferConfig()
     """What lies between generation and training."""
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = Field(default_factory=lambda: ScheduleConfig.model_validate({}))
     """Who waits for whom."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """The estimator of the policy gradient."""
@@ -71,7 +71,8 @@ class RapidConfig(Section):
             ]
         if mode is ScheduleMode.ALTERNATE and bound > every - 1:
             return [
-                f'schedule.max_staleness = {bound}: mode "alternate" never exceeds broadcast_every - 1 = {every - 1}; '
+                f'schedule.max_staleness = {bound}: mode "alternate" never exceeds broadcast_every - 1 = '
+                f"{every - 1}; "
                 'leave it out, or choose mode "async"'
             ]
         return []

@@ -107,7 +107,10 @@ def write_beside(target: Path, write: Callable[[Path], None]) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         write(folder)
-        folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from others
+        # mkdtemp and safetensors keep what they write to themselves; a cache may be shared.
+        folder.chmod(0o755)
+        for file in folder.iterdir():
+            file.chmod(0o644)
         folder.rename(target)
     except OSError as error:
         raise ModelError(f"the model {target.name} cannot be written to {target.parent}: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 
 from protocol.config import ScheduleMode
 from rapid.config import RapidConfig
@@ -47,4 +48,4 @@ def _deal(cores: list[int], parts: int) -> list[list[int] | None]:
     if parts >= len(cores):
         return [[cores[index % len(cores)]] for index in range(parts)]
     bounds = [round(index * len(cores) / parts) for index in range(parts + 1)]
-    return [cores[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [cores[low:high] for low, high in pairwise(bounds)]

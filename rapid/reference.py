@@ -10,8 +10,8 @@ from rapid.config import RapidConfig
 
 _HEAD = """# Configuration reference
 
-Generated from the models by `make docs`; a test keeps it current. A recipe is a TOML file with these sections; any field
-can be overridden on the command line with `--set section.field=value`. Unknown keys are errors.
+Generated from the models by `make docs`; a test keeps it current. A recipe is a TOML file with these sections; any
+field can be overridden on the command line with `--set section.field=value`. Unknown keys are errors.
 """
 
 

@@ -199,7 +199,8 @@ class Supervisor:
         self.tell(f"{rollout.name} ended ({outcome}); not started again after {rollout.starts} starts")
         if all(other.task is None for other in self._rollouts):
             raise RunFailedError(
-                f"no actor is left; the last one, {rollout.name}, ended: {outcome}. Its log is in {self.plan.run_dir / 'logs'}"
+                f"no actor is left; the last one, {rollout.name}, ended: {outcome}. "
+                f"Its log is in {self.plan.run_dir / 'logs'}"
             )
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""An in-memory hub, a weight publisher, a task and a reward runner: what an actor talks to, without the rest of Rapid."""
+"""What an actor talks to, without the rest of Rapid: a hub, a weight publisher, a task and a reward runner."""
 
 from __future__ import annotations
 
@@ -168,6 +168,11 @@ class FakeHub:
             self.manifest = message
         for peer in self._peers:
             await self.server.push(peer, message)
+
+    @property
+    def last_beat(self) -> Heartbeat:
+        """The newest heartbeat; an empty one before the first."""
+        return self.heartbeats[-1] if self.heartbeats else Heartbeat(name="nobody")
 
     async def until(self, holds, timeout_s: float = 60.0) -> None:
         """Wait until `holds()` is true, looking after each request."""

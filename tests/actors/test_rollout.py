@@ -133,7 +133,7 @@ def test_rewards_that_are_late_do_not_keep_the_engine_empty(model):
             # 5 groups fill the engine; the others are leased although none has its rewards.
             await world.hub.until(lambda: not world.hub.waiting)
             assert world.hub.groups == []
-            await world.hub.until(lambda: world.hub.heartbeats[-1].waiting_for == "rewards")
+            await world.hub.until(lambda: world.hub.last_beat.waiting_for == "rewards")
             world.runner.gate.set()
             await world.hub.until(lambda: len(world.hub.groups) == 8)
 
@@ -165,11 +165,11 @@ def test_drain_with_abandon_hands_the_leases_back_unfailed_and_takes_no_more(mod
         world = World(*model, num_prompts=20, scripted={"tokens_per_s": 5.0})
         async with running(world):
             await world.publish(V0)
-            await world.hub.until(lambda: world.hub.heartbeats[-1].metrics[ACTOR_RUNNING.name] == 15)
+            await world.hub.until(lambda: world.hub.last_beat.metrics.get(ACTOR_RUNNING.name) == 15)
             await world.hub.push(Drain(reason="the end"))
             await world.hub.until(lambda: len(world.hub.returns) == 5)
             num_leases = len(world.hub.leases)
-            await world.hub.until(lambda: world.hub.heartbeats[-1].waiting_for == "nothing: drained")
+            await world.hub.until(lambda: world.hub.last_beat.waiting_for == "nothing: drained")
             assert len(world.hub.leases) == num_leases
             return world.hub
 
@@ -185,7 +185,7 @@ def test_drain_without_abandon_finishes_what_is_held(model):
             await world.publish(V0)
             await world.hub.until(lambda: len(world.hub.waiting) <= 15)
             await world.hub.push(Drain(reason="the end", abandon=False))
-            await world.hub.until(lambda: world.hub.heartbeats[-1].waiting_for == "nothing: drained")
+            await world.hub.until(lambda: world.hub.last_beat.waiting_for == "nothing: drained")
             return world.hub
 
     hub = asyncio.run(scenario())
@@ -199,7 +199,7 @@ def test_stop_hands_everything_back_and_leaves_no_file(model):
         async with running(world):
             await world.publish(V0)
             # 5 groups of 3
-            await world.hub.until(lambda: world.hub.heartbeats[-1].metrics[ACTOR_RUNNING.name] == 15)
+            await world.hub.until(lambda: world.hub.last_beat.metrics.get(ACTOR_RUNNING.name) == 15)
             files = list(world.rollout._receiver._store._locks)
             assert all(path.exists() for path in files)
         return world.hub, files
@@ -216,7 +216,7 @@ def test_while_the_learner_has_the_devices_nothing_is_generated_or_leased(model)
             await world.publish(V0)
             await world.hub.until(lambda: not world.hub.waiting)
             await world.hub.push(Phase(generating=False))
-            await world.hub.until(lambda: "its turn" in world.hub.heartbeats[-1].waiting_for)
+            await world.hub.until(lambda: "its turn" in world.hub.last_beat.waiting_for)
             num_leases, num_groups = len(world.hub.leases), len(world.hub.groups)
             num_beats = len(world.hub.heartbeats)
             await world.hub.until(lambda: len(world.hub.heartbeats) > num_beats + 4)

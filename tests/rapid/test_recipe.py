@@ -39,7 +39,7 @@ def test_overrides_are_toml_values_or_plain_strings() -> None:
 
 @pytest.mark.parametrize("override", ["learner.lr", "lr=1", ".lr=1", "learner.=1"])
 def test_a_malformed_override_says_what_is_expected(override: str) -> None:
-    with pytest.raises(UsageError, match="expected section.key=value"):
+    with pytest.raises(UsageError, match=r"expected section\.key=value"):
         load_recipe(TINY, [override])
 
 

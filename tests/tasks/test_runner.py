@@ -70,25 +70,27 @@ def test_workers_import_neither_torch_nor_the_like() -> None:
     assert [value(outcome) for outcome in score([f"imported {module}" for module in modules])] == [0.0] * 5
 
 
-@pytest.mark.parametrize(
-    ("completion", "reason"),
-    [
-        ("fail too short", "the reward function raised ValueError: too short (unruly.py:"),
-        ("unknown", "raised AttributeError: 'Unruly' object has no attribute 'unknown'"),
-        ("exit", "raised SystemExit: 3 (unruly.py:"),
-        ("give nan", "the reward is nan; expected a finite number"),
-        ("give -inf", "the reward is -inf; expected a finite number"),
-        ("wrong_part", "part 'form' is inf; expected a finite number"),
-        ("text", "the reward is '1.0' (str); expected a finite number or a Reward"),
-        ("nothing", "the reward is None (NoneType); expected"),
-        ("end", "the reward function ended its process, which ended with status 7"),
-        ("crash", "the reward function ended its process, which was killed by SIGSEGV"),
-    ],
-)
-def test_a_failure_is_an_outcome_with_its_reason_and_costs_only_its_completion(completion: str, reason: str) -> None:
-    before, failed, after = score(["give 1", completion, "give 2"])
-    assert (value(before), failed.reward, value(after)) == (1.0, None, 2.0)
-    assert reason in failed.failure
+FAILURES = {
+    "fail too short": "the reward function raised ValueError: too short (unruly.py:",
+    "unknown": "raised AttributeError: 'Unruly' object has no attribute 'unknown'",
+    "exit": "raised SystemExit: 3 (unruly.py:",
+    "give nan": "the reward is nan; expected a finite number",
+    "give -inf": "the reward is -inf; expected a finite number",
+    "wrong_part": "part 'form' is inf; expected a finite number",
+    "text": "the reward is '1.0' (str); expected a finite number or a Reward",
+    "nothing": "the reward is None (NoneType); expected",
+    "end": "the reward function ended its process, which ended with status 7",
+    "crash": "the reward function ended its process, which was killed by SIGSEGV",
+}
+
+
+def test_a_failure_is_an_outcome_with_its_reason_and_costs_only_its_completion() -> None:
+    completions = [each for completion in FAILURES for each in (completion, "give 1")]
+    outcomes = score(completions)
+    for outcome, reason in zip(outcomes[::2], FAILURES.values(), strict=True):
+        assert outcome.reward is None
+        assert reason in outcome.failure
+    assert [value(outcome) for outcome in outcomes[1::2]] == [1.0] * len(FAILURES)
 
 
 def test_a_prompt_that_cannot_be_made_fails_all_its_completions() -> None:
