@@ -237,4 +237,5 @@ def _cause(error: RayError) -> str:
     if isinstance(error, RayActorError):
         return "its process died"
     cause = getattr(error, "cause", None)
-    return f"{type(cause).__name__}: {cause}" if cause is not None else str(error).strip().splitlines()[-1]
+    # Ray's own texts go on with pages of advice; the first line is what happened.
+    return f"{type(cause).__name__}: {cause}" if cause is not None else str(error).strip().splitlines()[0]

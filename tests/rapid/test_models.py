@@ -69,7 +69,7 @@ def test_a_making_that_fails_leaves_nothing_that_looks_complete(
 
     with monkeypatch.context() as patch:
         patch.setitem(models.MAKERS, "tiny", write_half)
-        with pytest.raises(ModelError, match="cannot be written to .*: No space left on device"):
+        with pytest.raises(ModelError, match=r"cannot be written to .*: No space left on device"):
             prepare_model("tiny", tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["tiny.lock"]
     assert (prepare_model("tiny", tmp_path) / "model.safetensors").is_file()
@@ -161,7 +161,7 @@ def test_a_hub_name_is_noted_without_a_connection_and_then_refused(
     answer_with(monkeypatch, ConnectionError("no route"))
     (note,) = check_model("owner/model-of-a-test")
     assert 'not checked: model.path is "owner/model-of-a-test"' in note
-    with pytest.raises(ModelError, match="hub cannot be reached .*; connect, or set model.path to a folder"):
+    with pytest.raises(ModelError, match=r"hub cannot be reached .*; connect, or set model.path to a folder"):
         prepare_model("owner/model-of-a-test")
     answer_with(monkeypatch, None)
     assert check_model("owner/model-of-a-test") == []

@@ -124,12 +124,12 @@ def test_an_evaluation_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path
     file = write_rows(tmp_path / "rows.jsonl", ROWS)
     with pytest.raises(TaskError, match=r"task.eval.size is 10, but .* has only 10 records"):
         validate(config_of(file, eval=EvalConfig(size=10)))
-    with pytest.raises(TaskError, match="every prompt of .* is also an evaluation prompt"):
+    with pytest.raises(TaskError, match=r"every prompt of .* is also an evaluation prompt"):
         validate(config_of(file, eval=EvalConfig(path=str(file))))
 
 
 def test_an_index_outside_is_refused() -> None:
     with pytest.raises(TaskError, match="has no prompt 8; it has 8"):
         build_task(config_of(GSM8K, answer_pattern="#### (.+)")).prompt(8)
-    with pytest.raises(TaskError, match="task.eval is missing"):
+    with pytest.raises(TaskError, match=r"task\.eval is missing"):
         build_task(config_of(GSM8K, answer_pattern="#### (.+)"), "eval")

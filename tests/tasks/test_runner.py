@@ -179,7 +179,7 @@ def test_a_task_that_a_worker_cannot_build_is_an_error_and_no_outcome() -> None:
         score(["give 1"], config=TaskConfig(name="tests.tasks.unruly:Failing", params={"file": "rows"}))
 
 
-def test_math_verify_limits_its_time_by_signals_in_the_worker(tmp_path: Path) -> None:
+def test_math_verify_judges_in_a_worker(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"question": "half?", "answer": "\\\\frac{1}{2}"}')
     config = TaskConfig(name="jsonl", path=str(file), answer="math_verify")
