@@ -27,7 +27,7 @@ class GroupMaker:
     Args:
         task: gives the prompt of an index.
         runner: rewards completions; `await score(index, completions)` gives an outcome for each, in order.
-        on_generated: called each time that a group leaves the engine.
+        on_generated: called each time that a lease's group leaves the engine.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class GroupMaker:
         engine: Engine,
         runner: Any,
         activity: Activity,
-        on_generated: Callable[[], None],
+        on_generated: Callable[[WorkItem], None],
     ) -> None:
         self._settings, self._task, self._text = settings, task, text
         self._engine, self._runner, self._activity = engine, runner, activity
@@ -94,7 +94,7 @@ class GroupMaker:
             raise GroupFailedError(str(error)) from error
         finally:
             self._activity.end_generating()
-            self._on_generated()
+            self._on_generated(item)
         self._activity.count_completions(completions)
         return completions
 

@@ -93,10 +93,11 @@ class Rollout:
         self._engine = engine
         self._activity = Activity(exporter)
         self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
-        self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._room_changed.set)
+        self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
         self._receiver = WeightReceiver(settings.weights, settings.name)
         self._link = HubLink(settings.hub_address, settings.name, self._on_push)
         self._groups: dict[str, asyncio.Task[None]] = {}
+        self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
         self._goodbyes: set[asyncio.Task[None]] = set()
         self._draining = False
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -215,7 +216,7 @@ class Rollout:
         while True:
             self._room_changed.clear()
             # Groups that only wait for rewards leave the engine free, but there must be an end to them too.
-            room = min(wanted - self._activity.num_generating, 2 * wanted - len(self._groups))
+            room = min(wanted - len(self._undrawn), 2 * wanted - len(self._groups))
             if room > 0 and self._awake.is_set() and not self._draining:
                 return room
             await self._room_changed.wait()
@@ -226,18 +227,23 @@ class Rollout:
         if self._draining:
             self._hand_back(item)
             return
+        self._undrawn.add(item.lease_id)
         task = asyncio.create_task(self._run_group(item))
         self._groups[item.lease_id] = task
         task.add_done_callback(lambda _: self._finish(item, task))
 
     def _finish(self, item: WorkItem, task: asyncio.Task[None]) -> None:
         del self._groups[item.lease_id]
-        self._room_changed.set()
+        self._leave_engine(item)
         if task.cancelled():
             # Here and not within the task, which a cancellation may reach before its first line.
             self._hand_back(item)
         elif (error := task.exception()) is not None and not self._failure.done():
             self._failure.set_exception(error)
+
+    def _leave_engine(self, item: WorkItem) -> None:
+        self._undrawn.discard(item.lease_id)
+        self._room_changed.set()
 
     async def _run_group(self, item: WorkItem) -> None:
         try:

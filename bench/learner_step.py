@@ -213,7 +213,7 @@ def _learner_step(model: nn.Module, batch: TrainBatch, loop: str) -> Callable[[]
 
 
 def _print_table(rows: list[dict[str, float | str]]) -> None:
-    print(f"{'batch':10} {'loop':10} {'cpu s/step':>8} {'tokens/s':>9} {'x torch':>8} {'x deepspeed':>12}")
+    print(f"{'batch':10} {'loop':10} {'CPU s/step':>8} {'tokens/s':>9} {'x torch':>8} {'x deepspeed':>12}")
     speeds = {(row["batch"], row["loop"]): float(row["tokens_per_cpu_s"]) for row in rows}
     for row in rows:
         speed, batch = float(row["tokens_per_cpu_s"]), row["batch"]

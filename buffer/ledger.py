@@ -44,6 +44,15 @@ class DeadLetter:
     reason: str
 
 
+class UnderWay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An Entry as plain data."""
+
+    order: int
+    attempts: int
+    failures: int
+    step: int | None
+
+
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A ledger as plain data."""
 
@@ -56,8 +65,8 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     counts: dict[str, int]
     opened: int
     total: int | None
-    under_way: list[tuple[int, int, int, int | None]]
-    """(order, attempts, failures, step) of entries that were tried and have not ended."""
+    under_way: list[UnderWay]
+    """Entries that were tried and have not ended."""
     dead_letters: list[DeadLetter]
 
 
@@ -192,7 +201,7 @@ class Ledger:
             counts={state.value: count for state, count in self.counts.items()},
             opened=self.opened,
             total=self.total,
-            under_way=[(order, x.attempts, x.failures, x.step) for order, x in sorted(self._live.items())],
+            under_way=[UnderWay(order, x.attempts, x.failures, x.step) for order, x in sorted(self._live.items())],
             dead_letters=self.dead_letters,
         )
         plain: dict[str, object] = msgspec.to_builtins(snapshot)
@@ -206,7 +215,7 @@ class Ledger:
         """
         saved = self._parse(state)
         self._codes = codes = decode_states(saved.states)
-        self._live = {order: Entry(attempts, failures, step) for order, attempts, failures, step in saved.under_way}
+        self._live = {x.order: Entry(x.attempts, x.failures, x.step) for x in saved.under_way}
         self.dead_letters = list(saved.dead_letters)
         for order in self.orders_in(*IN_FLIGHT):
             codes[order] = _READY
@@ -226,7 +235,7 @@ class Ledger:
         found = {state.value: tally[_CODES[state]] for state in STATES}
         if found != saved.counts or sum(found.values()) != saved.opened:
             raise LedgerError(f"the saved ledger does not add up: counts {saved.counts}, entries {found}")
-        if any(not 0 <= order < saved.opened for order, *_ in saved.under_way):
+        if any(not 0 <= x.order < saved.opened for x in saved.under_way):
             raise LedgerError(f"the saved ledger names entries beyond the {saved.opened} opened; it is damaged")
         return saved
 

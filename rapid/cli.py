@@ -42,7 +42,8 @@ def train(
     if dry_run:
         from rapid.preflight import check_dry
 
-        check_dry(config, recipe, resume=resume)
+        for note in check_dry(config, recipe, resume=resume):
+            print(f"rapid: {note}", file=sys.stderr)
         print(config.model_dump_json(indent=2))
         return
     from rapid.preflight import prepare

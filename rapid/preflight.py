@@ -6,9 +6,9 @@ The order is that of cost: names and numbers first, then the task and the model,
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from time import strftime
 
 from learner.checkpoint import ResumeError, ResumePoint, check_resume, model_identity
 from rapid.config import RapidConfig
@@ -16,7 +16,7 @@ from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, prepare_model
 from tasks import Task, TaskError, build_task, validate
 
-_MAX_PROMPTS_MEASURED = 20_000
+_MEASURE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def check_run(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, 
     """Name and folder of the run. Raises UsageError when the folder does not fit `--resume`, or a name is missing."""
     if resume and config.run.name is None:
         raise UsageError("--resume: expected the run's name; say which with --run NAME")
-    name = config.run.name or f"{recipe.stem}-{strftime('%m%d-%H%M%S')}"
+    name = config.run.name or f"{recipe.stem}-{time.strftime('%m%d-%H%M%S')}"
     run_dir = Path(config.run.directory).expanduser().resolve() / name
     if run_dir.exists() and not resume:
         raise UsageError(
@@ -61,13 +61,16 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     return Plan(config, name, run_dir, model_dir, len(task), point)
 
 
-def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> None:
-    """What can be checked without building the task or fetching a model. Raises UsageError."""
+def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
+    """What can be checked without building the task or fetching a model; returns notes on what could not.
+
+    Raises:
+        UsageError: with field, value, expectation and remedy.
+    """
     check_run(config, recipe, resume=resume)
     check_port(config)
     try:
-        validate(config.task)
-        check_model(config.model.path)
+        return [*validate(config.task), *check_model(config.model.path)]
     except (TaskError, ModelError) as error:
         raise UsageError(str(error)) from None
 
@@ -126,7 +129,11 @@ def check_prompts(config: RapidConfig, task: Task, model_dir: Path) -> None:
 
     text = ChatText(model_dir, config.model.system_prompt)
     limit = config.model.max_context - config.actors.max_tokens
-    for index in range(min(len(task), _MAX_PROMPTS_MEASURED)):
+    # A longer prompt further on, where making prompts is slow, fails by itself and is counted as a dead letter.
+    deadline = time.monotonic() + _MEASURE_S
+    for index in range(len(task)):
+        if time.monotonic() > deadline:
+            return
         length = len(text.encode(task.prompt(index).messages))
         if length > limit:
             raise UsageError(

@@ -71,6 +71,28 @@ def perturb(model: torch.nn.Module, seed: int, scale: float = 0.05) -> None:
             parameter.add_(noise.to(parameter.dtype))
 
 
+def weight_bytes(model: torch.nn.Module) -> np.ndarray:
+    """uint8, all weights end to end, a tied one once."""
+    weights = [weight.detach().contiguous().flatten().view(torch.uint8) for weight in model.parameters()]
+    return torch.cat(weights).numpy()
+
+
+def manifest_of(version: PolicyVersion, model: torch.nn.Module, address: str) -> WeightManifest:
+    """The manifest of `weight_bytes`."""
+    weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
+    pieces = [weight.flatten().view(torch.uint8).numpy() for weight in weights.values()]
+    return WeightManifest(
+        version=version,
+        transport="zmq",
+        address=address,
+        names=list(weights),
+        dtypes=[str(weight.dtype).removeprefix("torch.") for weight in weights.values()],
+        shapes=[list(weight.shape) for weight in weights.values()],
+        sizes=[len(piece) for piece in pieces],
+        checksums=[xxhash.xxh3_64_hexdigest(piece) for piece in pieces],
+    )
+
+
 class FakePublisher:
     """Serves weights as the learner's publisher does."""
 
@@ -84,19 +106,8 @@ class FakePublisher:
 
     def publish(self, version: PolicyVersion, model: torch.nn.Module) -> WeightManifest:
         """Keep a copy of the weights; returns its manifest."""
-        weights = {name: weight.detach() for name, weight in model.named_parameters()}
-        pieces = [weight.contiguous().flatten().view(torch.uint8).numpy().copy() for weight in weights.values()]
-        self.data[version] = np.concatenate(pieces)
-        return WeightManifest(
-            version=version,
-            transport="zmq",
-            address=self.server.address,
-            names=list(weights),
-            dtypes=[str(weight.dtype).removeprefix("torch.") for weight in weights.values()],
-            shapes=[list(weight.shape) for weight in weights.values()],
-            sizes=[len(piece) for piece in pieces],
-            checksums=[xxhash.xxh3_64_hexdigest(piece) for piece in pieces],
-        )
+        self.data[version] = weight_bytes(model)
+        return manifest_of(version, model, self.server.address)
 
     async def _answer(self, peer: bytes, message: AnyMessage) -> AnyMessage:
         assert isinstance(message, Fetch)

@@ -145,12 +145,14 @@ class Interleavings(RuleBasedStateMachine):
             self.call("actors.submit", grant.lease_id, group)
             assert self.machine.ledger.counts == counts
 
-    @rule(name=st.sampled_from(ACTORS), lazy=st.booleans())
-    def work(self, name: str, lazy: bool) -> None:
+    @rule(name=st.sampled_from(ACTORS), load=st.sampled_from(["before", "midway", "never"]))
+    def work(self, name: str, load: str) -> None:
         """A spell without trouble: what moves a run forward, so that trouble finds something to disturb."""
-        if not lazy:
+        if load == "before":
             self.load(name)
         self.lease(name, 6)
+        if load == "midway":
+            self.load(name)
         while self.grants[name]:
             self.submit(name, 0, signal=True, again=False)
 
@@ -226,11 +228,11 @@ class Interleavings(RuleBasedStateMachine):
             assert lag <= self.eta
             assert group.entry_id not in self.trained
 
-    @rule()
-    def train(self) -> None:
+    @rule(load=st.sampled_from(["before", "midway"]))
+    def train(self, load: str) -> None:
         """Another spell without trouble."""
         for name in ACTORS:
-            self.work(name, lazy=False)
+            self.work(name, load)
         self.pull()
         if self.pulled:
             self.commit(again=False)

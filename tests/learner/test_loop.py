@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 import xxhash
 from safetensors.torch import load_file
 
@@ -20,7 +21,9 @@ from protocol.errors import RefusedError
 from protocol.group import Group
 from protocol.version import PolicyVersion
 from telemetry.run_dir import RunDirectory
-from tests.learner.learner_kit import learner_config, make_groups, make_model, make_settings
+from tests.learner.learner_kit import learner_config, make_groups, make_model, make_settings, run_ranks
+
+RUN_RANK = Path(__file__).with_name("run_rank.py")
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +161,30 @@ def test_published_weights_are_those_of_the_checkpoint(model_dir: Path, tmp_path
     assert sorted(last.names) == sorted(saved)
     sums = dict(zip(last.names, last.checksums, strict=True))
     assert {name: xxhash.xxh3_64_hexdigest(weight.numpy()) for name, weight in saved.items()} == sums
+
+
+@pytest.mark.slow
+def test_two_ranks_go_through_the_loop_as_one(model_dir: Path, tmp_path: Path) -> None:
+    finals = {}
+    for num_ranks in (1, 2):
+        hub = ScriptedHub(lambda version: make_groups(model_dir, version))
+        settings = make_settings(
+            tmp_path / str(num_ranks),
+            model_dir,
+            hub.address,
+            # A large eps: without it Adam makes much of rounding in small gradients.
+            learner=learner_config(zero_stage=2, checkpoint_every=2, eps=1e-2),
+            schedule=ScheduleConfig(steps=3, max_staleness=8),
+        )
+        values = settings.model_dump(mode="json", exclude={"rank", "world_size", "master_port"})
+        values["learner"]["ranks"] = num_ranks
+        try:
+            run_ranks(RUN_RANK, [json.dumps(values)], num_ranks)
+        finally:
+            hub.close()
+        assert [event for event in hub.events if event[0] == "settle"] == [("settle", "1.2"), ("settle", "1.3")]
+        checkpoint = list_checkpoints(tmp_path / str(num_ranks))[-1]
+        assert len(list(checkpoint.glob("optimizer-rank*.safetensors"))) == num_ranks
+        finals[num_ranks] = load_file(checkpoint / "model" / "model.safetensors")
+    for name, weight in finals[2].items():
+        torch.testing.assert_close(weight, finals[1][name], atol=1e-5, rtol=1e-4)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tomllib
+from pathlib import Path
 
 from tasks import EvalConfig, Reward, TaskConfig, build_task, validate
 from tasks.examples.digits import Digits
@@ -44,3 +47,18 @@ def test_digits_rewards_their_share() -> None:
     task = Digits(size=10)
     assert [task.reward(task.prompt(0), text) for text in ("123", "1a", "ab", "")] == [1.0, 0.5, 0.0, 0.0]
     assert task.prompt(0) != Digits(size=10, split="eval").prompt(0)
+
+
+def test_the_documentation_shows_the_example_as_it_is() -> None:
+    root = Path(__file__).resolve().parents[2]
+    source = (root / "tasks" / "examples" / "reverse.py").read_text()
+    example = source[source.index("class Reverse:") :]
+    assert f"```python\n{example}```" in (root / "docs" / "tasks.md").read_text()
+
+
+def test_every_section_that_the_documentation_shows_is_accepted() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text()
+    sections = [tomllib.loads(block)["task"] for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    hub = next(section for section in sections if section.get("name") == "huggingface")
+    configs = [TaskConfig(**(section if "name" in section else {**hub, **section})) for section in sections]
+    assert [config.kind for config in configs] == ["reasoning_gym", "huggingface", "huggingface", "user"]
