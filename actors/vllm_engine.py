@@ -210,7 +210,13 @@ class VllmEngine:
         """End the engine process."""
         if self._llm is not None:
             llm, self._llm = self._llm, None
+            if llm.output_handler is not None:
+                # It would take the end of the engine for a failure, and say so.
+                llm.output_handler.cancel()
+                await asyncio.wait([llm.output_handler])
             await asyncio.to_thread(llm.shutdown, _CLOSE_TIMEOUT_S)
+            # AsyncLLM shuts down once more when it is deleted, which at the interpreter's end is too late for it.
+            llm.shutdown = lambda timeout=None: None  # type: ignore[method-assign]
 
     @property
     def _engine(self) -> AsyncLLM:

@@ -2,7 +2,7 @@
 
     python -m bench.learner_step --model PATH            prints a table, writes bench/results/learner_step.json
 
-Two batches: `quickstart`, 24 groups of 8 completions of 2-16 tokens after a prompt of 53-57; `long`, four sequences of
+Two batches: `quickstart`, groups of 8 completions of 2-16 tokens after a prompt of 53-57; `long`, four sequences of
 128 tokens, nearly all of them completion, where nothing can be shared. Each loop runs in a process of its own, on
 one thread, and trains the same tokens with the same loss and with fused AdamW:
 
@@ -49,22 +49,24 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of a causal language model in transformers' format")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that warms up")
     parser.add_argument("--batches", nargs="+", choices=BATCHES, default=list(BATCHES))
+    parser.add_argument("--groups", type=int, default=24, help="groups of the quickstart batch")
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.loop is not None:
-        print(json.dumps(_time_loop(options.loop, options.batches[0], options.model, options.steps)))
+        print(json.dumps(_time_loop(options)))
         return
     rows = [_in_own_process(options, loop, batch) for batch in options.batches for loop in LOOPS]
     _print_table(rows)
     RESULT.parent.mkdir(exist_ok=True)
-    command = f"python -m bench.learner_step --model PATH --steps {options.steps}"
+    command = f"python -m bench.learner_step --model PATH --steps {options.steps} --groups {options.groups}"
     machine = {"cpu": _cpu_name(), "threads": 1, "python": platform.python_version()}
     RESULT.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 def _in_own_process(options: argparse.Namespace, loop: str, batch: str) -> dict[str, float | str]:
-    arguments = ["--model", options.model, "--steps", str(options.steps), "--batches", batch, "--loop", loop]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "THP_MEM_ALLOC_ENABLE": "1"}
+    arguments = ["--model", options.model, "--batches", batch, "--loop", loop]
+    arguments += ["--steps", str(options.steps), "--groups", str(options.groups)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     command = [sys.executable, "-m", "bench.learner_step", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -74,23 +76,24 @@ def _in_own_process(options: argparse.Namespace, loop: str, batch: str) -> dict[
     return row
 
 
-def _time_loop(loop: str, batch_name: str, model_path: str, steps: int) -> dict[str, float | str]:
+def _time_loop(options: argparse.Namespace) -> dict[str, float | str]:
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    batch = _make_batch(batch_name)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16, attn_implementation="sdpa").train()
-    step = {"torch": _torch_step, "deepspeed": _deepspeed_step}.get(loop, _learner_step)(model, batch, loop)
+    batch = _make_batch(options.batches[0], options.groups)
+    model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.bfloat16, attn_implementation="sdpa")
+    make_step = {"torch": _torch_step, "deepspeed": _deepspeed_step}.get(options.loop, _learner_step)
+    step = make_step(model.train(), batch, options.loop)
     seconds = []
-    for _ in range(steps + 1):
+    for _ in range(options.steps + 1):
         start = time.process_time()
         step()
         seconds.append(time.process_time() - start)
     best = min(seconds[1:])
     return {
-        "batch": batch_name,
-        "loop": loop,
+        "batch": options.batches[0],
+        "loop": options.loop,
         "step_cpu_s": round(best, 3),
         "median_cpu_s": round(statistics.median(seconds[1:]), 3),
         "completion_tokens": batch.num_tokens,
@@ -98,7 +101,7 @@ def _time_loop(loop: str, batch_name: str, model_path: str, steps: int) -> dict[
     }
 
 
-def _make_batch(name: str) -> TrainBatch:
+def _make_batch(name: str, num_groups: int) -> TrainBatch:
     from learner.batch import build_batch
     from protocol.group import Group
     from protocol.version import Lineage, PolicyVersion
@@ -122,7 +125,7 @@ def _make_batch(name: str) -> TrainBatch:
         )
 
     if name == "quickstart":
-        shapes = [(int(rng.integers(53, 58)), rng.integers(2, 17, 8).tolist()) for _ in range(24)]
+        shapes = [(int(rng.integers(53, 58)), rng.integers(2, 17, 8).tolist()) for _ in range(num_groups)]
     else:
         shapes = [(1, [127] * 4)]
     groups = [make_group(index, *shape) for index, shape in enumerate(shapes)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from protocol.config import Section
 
@@ -13,6 +13,14 @@ WeightLevel = Literal["sequence", "token", "length_normalised"]
 Baseline = Literal["weighted", "plain", "leave_one_out", "self_normalised"]
 AdvantageScale = Literal["none", "std"]
 Normaliser = Literal["completion", "length", "tokens", "constant"]
+
+
+def _read_none(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+# TOML has no null, so a recipe that wants None in place of another default writes the word.
+NoneByName = BeforeValidator(_read_none)
 
 _READ_BY = {
     "weight_level": ("rapid",),
@@ -39,8 +47,8 @@ class LearnerConfig(Section):
     """AdamW's addend to the denominator."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's decoupled weight decay, per step and times lr."""
-    grad_clip: float | None = Field(1.0, gt=0)
-    """Largest global norm of the gradient of a step. None does not clip."""
+    grad_clip: Annotated[float | None, NoneByName] = Field(1.0, gt=0)
+    """Largest global norm of the gradient of a step. None, in a recipe "none", does not clip."""
     zero_stage: int = Field(0, ge=0, le=3)
     """DeepSpeed ZeRO stage: 0 keeps everything on each rank, 1 splits optimizer states, 2 gradients too, 3 also
     parameters."""
@@ -58,8 +66,8 @@ class LearnerConfig(Section):
     """CPU threads of one rank. None leaves the choice to torch."""
     checkpoint_every: int = Field(50, ge=1)
     """Optimizer steps between two checkpoints; the last step is always kept."""
-    keep_checkpoints: int | None = Field(2, ge=1)
-    """Newest checkpoints kept on disk. None keeps all."""
+    keep_checkpoints: Annotated[int | None, NoneByName] = Field(2, ge=1)
+    """Newest checkpoints kept on disk. None, in a recipe "none", keeps all."""
 
     @model_validator(mode="after")
     def _check(self) -> LearnerConfig:
@@ -84,8 +92,9 @@ class AlgorithmConfig(Section):
     weight_level: WeightLevel = "sequence"
     """What an importance weight belongs to: "sequence" π(y|x)/μ(y|x); "token" the ratio of each token;
     "length_normalised" the sequence ratio to the power 1/length. Read by "rapid"."""
-    weight_clip: float | None = Field(2.0, gt=0)
-    """Upper truncation of the importance weights. None does not truncate. Read by "rapid"."""
+    weight_clip: Annotated[float | None, NoneByName] = Field(2.0, gt=0)
+    """Upper truncation of the importance weights. None, in a recipe "none", does not
+    truncate. Read by "rapid"."""
     baseline: Baseline = "weighted"
     """What is taken from a reward, over the G completions of its group: "weighted" mean of weight·reward, "plain"
     mean of rewards, "leave_one_out" mean of weight·reward of the others, "self_normalised" weighted mean divided

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from protocol.endpoint import Client, PushHandler
+from protocol.errors import AddressError
 from protocol.messages import AnyMessage
 
 T = TypeVar("T")
@@ -20,13 +21,20 @@ class BlockingClient:
     Args:
         address: where the server listens.
         on_push: called in the client's own thread for each push.
+
+    Raises:
+        AddressError: the address is malformed.
     """
 
     def __init__(self, address: str, on_push: PushHandler | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rapid-link", daemon=True)
         self._thread.start()
-        self._client = self._run(self._connect(address, on_push)).result()
+        try:
+            self._client = self._run(self._connect(address, on_push)).result()
+        except AddressError:
+            self._end_thread()
+            raise
 
     async def _connect(self, address: str, on_push: PushHandler | None) -> Client:
         return Client(address, on_push)
@@ -43,8 +51,18 @@ class BlockingClient:
         return self.submit(message, timeout_s).result()
 
     def close(self) -> None:
-        """Close the socket and end the thread."""
-        self._run(self._client.close()).result()
+        """Close the socket and end the thread; requests under way are cancelled."""
+        self._run(self._close()).result()
+        self._end_thread()
+
+    async def _close(self) -> None:
+        await self._client.close()
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -47,9 +47,12 @@ def encode(message: AnyMessage) -> list[Frame]:
         arrays.append(np.ascontiguousarray(value))
         return {"$": len(arrays) - 1}
 
-    body = msgspec.to_builtins(message, enc_hook=place)
-    table = [[_CODES[array.dtype], len(array)] for array in arrays]
-    header = MAGIC + msgpack.packb({"body": body, "arrays": table})
+    try:
+        body = msgspec.to_builtins(message, builtin_types=(bytes,), enc_hook=place)
+        table = [[_CODES[array.dtype], len(array)] for array in arrays]
+        header = MAGIC + msgpack.packb({"body": body, "arrays": table})
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise CodecError(f"{type(message).__name__} does not travel: {error}") from error
     frames: list[Frame] = [header, *(array.data.cast("B") if len(array) else b"" for array in arrays)]
     _check_limits(frames)
     return frames
@@ -93,12 +96,16 @@ def _check_limits(frames: Sequence[Frame]) -> None:
 def _unpack(packed: Frame) -> dict[str, Any]:
     try:
         # unpackb bounds every length by the size of its input, which _check_limits has bounded.
-        header = msgpack.unpackb(packed, raw=False, strict_map_key=True)
+        header = msgpack.unpackb(packed, raw=False, strict_map_key=True, timestamp=1, ext_hook=_refuse_extension)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise CodecError(f"the header is not msgpack: {error}") from error
     if not isinstance(header, dict) or set(header) != {"body", "arrays"} or not isinstance(header["arrays"], list):
         raise CodecError("the header is not a map of 'body' and 'arrays'")
     return header
+
+
+def _refuse_extension(code: int, _: bytes) -> None:
+    raise ValueError(f"extension type {code}")
 
 
 def _read_arrays(table: list[Any], frames: Sequence[Frame]) -> list[np.ndarray]:

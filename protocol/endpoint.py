@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 import zmq
 import zmq.asyncio
 
-from protocol.codec import decode, encode
+from protocol.codec import Frame, decode, encode
 from protocol.errors import AddressError, CodecError, PeerTimeoutError, RefusedError
 from protocol.messages import AnyMessage, Refuse
 
@@ -82,24 +82,27 @@ class Server:
 
     async def _answer(self, peer: bytes, correlation: bytes, frames: list[memoryview]) -> None:
         try:
-            answer = await self._handler(peer, decode(frames))
-        except RefusedError as error:
-            answer = Refuse(code=error.code, reason=error.reason)
+            request = decode(frames)
         except CodecError as error:
             log.warning("refused a damaged message of peer %s: %s", peer.hex(), error)
-            answer = Refuse(code="bad_message", reason=str(error))
+            await self._send(peer, correlation, encode(Refuse(code="bad_message", reason=str(error))))
+            return
+        try:
+            answer = encode(await self._handler(peer, request))
+        except RefusedError as error:
+            answer = encode(Refuse(code=error.code, reason=error.reason))
         except Exception as error:
             log.exception("the handler of a request failed")
-            answer = Refuse(code="internal", reason=f"{type(error).__name__}: {error}")
+            answer = encode(Refuse(code="internal", reason=f"{type(error).__name__}: {error}"))
         await self._send(peer, correlation, answer)
 
     async def push(self, peer: bytes, message: AnyMessage) -> bool:
         """Send without being asked. False when the peer is not connected any more."""
-        return await self._send(peer, _CORRELATION.pack(PUSH), message)
+        return await self._send(peer, _CORRELATION.pack(PUSH), encode(message))
 
-    async def _send(self, peer: bytes, correlation: bytes, message: AnyMessage) -> bool:
+    async def _send(self, peer: bytes, correlation: bytes, frames: list[Frame]) -> bool:
         try:
-            await self._socket.send_multipart([peer, correlation, *encode(message)], copy=False)
+            await self._socket.send_multipart([peer, correlation, *frames], copy=False)
         except zmq.ZMQError as error:
             log.info("peer %s is unreachable: %s", peer.hex(), error.strerror)
             return False
@@ -183,10 +186,17 @@ class Client:
                     future.set_exception(error)
                 continue
             if number == PUSH:
-                if self._on_push is not None:
-                    self._on_push(message)
+                self._take_push(message)
             elif future is not None and not future.done():
                 future.set_result(message)
+
+    def _take_push(self, message: AnyMessage) -> None:
+        try:
+            if self._on_push is not None:
+                self._on_push(message)
+        except Exception:
+            # An error of the user of this client must not end the receiving of answers.
+            log.exception("on_push failed for %s", type(message).__name__)
 
     async def close(self) -> None:
         """Close the socket; requests under way are cancelled. Idempotent."""

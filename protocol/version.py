@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_LABEL = re.compile(r"^(\d+)\.(\d+)$")
+_LABEL = re.compile(r"(\d+)\.(\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -39,7 +39,7 @@ class PolicyVersion:
     @classmethod
     def parse(cls, label: str) -> PolicyVersion:
         """Read `"incarnation.step"`, the form in which vLLM carries the label. Raises ValueError."""
-        match = _LABEL.match(label)
+        match = _LABEL.fullmatch(label)
         if match is None:
             raise ValueError(f"policy version {label!r}: expected 'incarnation.step', for example '1.40'")
         return cls(int(match[1]), int(match[2]))

@@ -22,7 +22,7 @@ from protocol.version import PolicyVersion
 
 B = 2
 PROMPTS = 7
-STEPS = 30
+STEPS = 12
 ACTORS = ("a", "b")
 
 
@@ -172,14 +172,14 @@ class Interleavings(RuleBasedStateMachine):
         self.now += seconds
         self.call("actors.renew", alive, None, self.now)
         self.call("actors.expire", self.now)
-        for name in ACTORS:
-            self.forget_void(name)
+        self.forget_void()
 
-    def forget_void(self, name: str) -> None:
-        """What the machine took away is void in the actor's hands, too."""
-        alive = [grant for grant in self.grants[name] if self.machine._books.leases.find(grant.lease_id)]
-        self.void += [grant for grant in self.grants[name] if grant not in alive]
-        self.grants[name] = alive
+    def forget_void(self) -> None:
+        """What the machine took away is void in the actors' hands, too."""
+        for name in ACTORS:
+            alive = [grant for grant in self.grants[name] if self.machine._books.leases.find(grant.lease_id)]
+            self.void += [grant for grant in self.grants[name] if grant not in alive]
+            self.grants[name] = alive
 
     @precondition(lambda self: self.void)
     @rule()
@@ -210,10 +210,9 @@ class Interleavings(RuleBasedStateMachine):
         try:
             batch: Batch = self.call("learner.pull", version)
         except RefusedError as refusal:
-            if refusal.code == "exhausted" and version.step < STEPS:
-                assert self.machine.ledger.num_unopened() == 0
-                self.forget_void("a")
-                self.forget_void("b")
+            if refusal.code == "exhausted":
+                assert version.step >= STEPS or self.machine.ledger.num_unopened() == 0
+                self.forget_void()
             elif refusal.code != "empty":
                 raise
             return None
@@ -248,6 +247,7 @@ class Interleavings(RuleBasedStateMachine):
             self.trained[group.entry_id] = self.version.step
         if again:
             self.call("learner.commit", batch.batch_id, self.version)
+        self.forget_void()
         if self.version.step % self.plan.broadcast_every == 0:
             self.publish()
 

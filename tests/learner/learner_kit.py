@@ -51,7 +51,8 @@ def make_groups(model_dir: Path, version: PolicyVersion, count: int = 4) -> list
         sample_group(
             model,
             f"0:{version.step * count + index}",
-            prompt=[3 + index, 5, 7],
+            # One long prompt, so that the ranks' micro-batches differ in number.
+            prompt=[3 + index, 5, 7] * (4 if index == count - 1 else 1),
             lengths=[4, 2 + index, 5],
             version=start,
             seed=1000 * version.step + index,

@@ -5,36 +5,48 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.learner.learner_kit import learner_config, make_groups, make_model, run_ranks
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM
+
+from learner.engine import deepspeed_config, zero_stage_used
+from tests.learner.learner_kit import learner_config, make_model, run_ranks
 
 SCRIPT = Path(__file__).with_name("train_rank.py")
 
 
 @pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-def train(model_dir: Path, out: Path, dtype: str, stage: int, num_ranks: int):
-    run_ranks(SCRIPT, [str(model_dir), str(out), dtype, str(stage)], num_ranks)
-    return load_file(out), json.loads(out.with_suffix(".json").read_text())
-
-
-@pytest.fixture(scope="module")
-def reference(model_dir: Path, tmp_path_factory: pytest.TempPathFactory):
-    return train(model_dir, tmp_path_factory.mktemp("reference") / "one.safetensors", "float32", 0, 1)
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders with the results of one rank, which keeps everything, and of two ranks at every stage."""
+    model_dir = make_model(tmp_path_factory.mktemp("model"))
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    run_ranks(SCRIPT, [str(model_dir), str(one), "0"], 1)
+    run_ranks(SCRIPT, [str(model_dir), str(two), "0,1,2,3"], 2)
+    return one, two
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_two_ranks_equal_one_rank(stage: int, model_dir: Path, reference, tmp_path: Path) -> None:
-    weights, notes = train(model_dir, tmp_path / "two.safetensors", "float32", stage, 2)
-    expected, expected_notes = reference
+def test_two_ranks_equal_one_rank(stage: int, trained: tuple[Path, Path]) -> None:
+    one, two = trained
+    expected = load_file(one / "0.safetensors")
+    weights = load_file(two / f"{stage}.safetensors")
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-4)
+    notes, expected_notes = (json.loads(path.read_text()) for path in (two / f"{stage}.json", one / "0.json"))
     for note, expected_note in zip(notes, expected_notes, strict=True):
         assert note["loss"] == pytest.approx(expected_note["loss"], abs=1e-5)
         assert note["grad_norm"] == pytest.approx(expected_note["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stage", "dtype", "used"),
+    [(0, torch.bfloat16, 1), (0, torch.float32, 0), (1, torch.bfloat16, 1), (3, torch.bfloat16, 3)],
+)
+def test_stage_0_in_bfloat16_sums_gradients_in_float32_as_stage_1_does(stage: int, dtype: torch.dtype, used: int) -> None:
+    assert zero_stage_used(stage, dtype) == used
+    settings = deepspeed_config(learner_config(), used, dtype)
+    assert settings.get("data_types") == ({"grad_accum_dtype": "fp32"} if used == 1 else None)
+
+
+def test_no_clipping_is_deepspeeds_zero() -> None:
+    assert deepspeed_config(learner_config(grad_clip=None), 1, torch.bfloat16)["gradient_clipping"] == 0.0

@@ -1,0 +1,416 @@
+"""The hub over real sockets. Time is a number that the tests set."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buffer.config import BufferConfig
+from buffer.service import Hub
+from buffer.simulation import scripted_group, scripted_manifest
+from buffer.states import Event, State
+from buffer.store import MemoryStore, Transition
+from buffer.summary import read_state, summarise
+from protocol.config import ScheduleConfig, ScheduleMode
+from protocol.endpoint import Client
+from protocol.errors import AddressError, RefusedError
+from protocol.messages import (
+    AnyMessage,
+    Batch,
+    Commit,
+    Drain,
+    Fetch,
+    Heartbeat,
+    Hello,
+    Inspect,
+    Lease,
+    LedgerState,
+    Phase,
+    Pull,
+    Return,
+    Settle,
+    Snapshot,
+    Status,
+    Submit,
+    WeightManifest,
+    Work,
+    WorkItem,
+)
+from protocol.version import PolicyVersion
+from telemetry.config import TelemetryConfig
+from telemetry.exporter import Exporter
+
+B = 2
+PROMPTS = 50
+
+
+def v(step: int, incarnation: int = 1) -> PolicyVersion:
+    return PolicyVersion(incarnation, step)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_hub(*, clock: Clock | None = None, schedule: ScheduleConfig | None = None, **options: Any) -> Hub:
+    config = BufferConfig(shuffle=False, lease_s=60, client_timeout_s=20)
+    plan = schedule or ScheduleConfig(max_staleness=0, steps=50)
+    return Hub(config, plan, B, PROMPTS, 0, "tcp://127.0.0.1:*", clock=clock or Clock(), **options)
+
+
+@contextlib.asynccontextmanager
+async def serving(hub: Hub) -> AsyncIterator[asyncio.Event]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(hub.serve(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        await task
+
+
+class Peer:
+    """A client that keeps what is pushed to it."""
+
+    def __init__(self, hub: Hub, name: str, role: str, pid: int = 1) -> None:
+        self.name = name
+        self.pushed: asyncio.Queue[AnyMessage] = asyncio.Queue()
+        self._client = Client(hub.address, self.pushed.put_nowait)
+        self._hello = Hello(role=role, name=name, pid=pid)  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> Peer:
+        await self.ask(self._hello)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def ask(self, message: AnyMessage) -> Any:
+        return await self._client.request(message, 20)
+
+    async def lease(self, count: int, version: PolicyVersion, wait_s: float = 0.0) -> list[WorkItem]:
+        work = await self.ask(Lease(name=self.name, max_groups=count, version=version, wait_s=wait_s))
+        assert isinstance(work, Work)
+        return work.items
+
+    async def submit(self, items: Sequence[WorkItem], version: PolicyVersion) -> None:
+        for item in items:
+            await self.ask(Submit(lease_id=item.lease_id, group=scripted_group(item.entry_id, [version], signal=True)))
+
+    async def pull(self, version: PolicyVersion, wait_s: float = 0.0) -> Batch:
+        batch = await self.ask(Pull(version=version, wait_s=wait_s))
+        assert isinstance(batch, Batch)
+        return batch
+
+    async def status(self) -> Status:
+        status = await self.ask(Inspect())
+        assert isinstance(status, Status)
+        return status
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def limited() -> None:
+        await asyncio.wait_for(scenario(), 30)
+
+    asyncio.run(limited())
+
+
+def test_prompts_become_batches_and_the_sum_adds_up_on_disk(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        hub = make_hub(schedule=ScheduleConfig(max_staleness=0, steps=3), run_dir=tmp_path)
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await learner.ask(scripted_manifest(v(0)))
+            for step in range(3):
+                await actor.submit(await actor.lease(9, v(step)), v(step))
+                batch = await learner.pull(v(step))
+                await learner.ask(Commit(batch_id=batch.batch_id, version=v(step + 1)))
+                await learner.ask(scripted_manifest(v(step + 1)))
+            await learner.ask(Settle(version=v(3)))
+            pushed = [actor.pushed.get_nowait() for _ in range(actor.pushed.qsize())]
+            assert [x.version for x in pushed if isinstance(x, WeightManifest)] == [v(0), v(1), v(2), v(3)]
+            assert any(isinstance(x, Drain) for x in pushed)
+
+    run(scenario)
+    summary = summarise(read_state(tmp_path))
+    assert summary.adds_up
+    assert summary.counts[State.SETTLED] == summary.opened == 6
+
+
+def test_lease_waits_for_room_and_is_granted_by_the_weights_that_a_heartbeat_reports() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await learner.ask(scripted_manifest(v(0)))
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            waiting = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
+            batch = await learner.pull(v(0))
+            await learner.ask(Commit(batch_id=batch.batch_id, version=v(1)))
+            await learner.ask(scripted_manifest(v(1)))
+            # Weights of step 0 are too old now; the request still waits, and newer weights arrive meanwhile.
+            assert not waiting.done()
+            await actor.ask(Heartbeat(name="a", version=v(1)))
+            assert len(await waiting) == B
+
+    run(scenario)
+
+
+def test_second_lease_request_ends_the_first_so_that_no_grant_is_lost() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "b", "actor") as other:
+            items = await other.lease(9, v(0))
+            first = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
+            await actor.status()
+            second = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
+            await actor.status()
+            await other.ask(Return(lease_id=items[0].lease_id, failed=False))
+            assert (await first, len(await second)) == ([], 1)
+
+    run(scenario)
+
+
+def test_pull_waits_until_the_batch_is_there_or_says_empty() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            with pytest.raises(RefusedError, match="empty"):
+                await learner.pull(v(0))
+            waiting = asyncio.create_task(learner.pull(v(0), wait_s=60))
+            await learner.status()
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            assert len((await waiting).groups) == B
+
+    run(scenario)
+
+
+def test_silent_actor_loses_its_leases_and_may_come_back() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as silent, Peer(hub, "b", "actor") as other:
+            (item,) = await silent.lease(1, v(0))
+            clock.now += 15
+            await other.ask(Heartbeat(name="b", version=v(0)))
+            clock.now += 10
+            hub.tick(clock.now)
+            assert [client.name for client in (await other.status()).clients] == ["b"]
+            assert item.entry_id in [x.entry_id for x in await other.lease(9, v(0))]
+            with pytest.raises(RefusedError, match="unknown_lease"):
+                await silent.submit([item], v(0))
+            await silent.ask(Heartbeat(name="a", version=v(0)))
+            assert {client.name for client in (await other.status()).clients} == {"a", "b"}
+
+    run(scenario)
+
+
+def test_lease_whose_grant_was_lost_expires_under_a_living_actor() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as actor:
+            known, lost = await actor.lease(2, v(0))
+            for _ in range(7):
+                clock.now += 10
+                await actor.ask(Heartbeat(name="a", leases=[known.lease_id]))
+                hub.tick(clock.now)
+            assert [x.entry_id for x in await actor.lease(9, v(0))] == [lost.entry_id]
+            await actor.submit([known], v(0))
+
+    run(scenario)
+
+
+def test_new_process_of_the_same_name_voids_the_leases_of_the_old_one() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor", pid=1) as old:
+            items = await old.lease(2, v(0))
+            async with Peer(hub, "a", "actor", pid=1):
+                assert hub.machine.num_leases("a") == 2, "the same process, over another connection"
+            async with Peer(hub, "a", "actor", pid=2) as new:
+                assert [x.entry_id for x in await new.lease(2, v(0))] == [x.entry_id for x in items]
+
+    run(scenario)
+
+
+def test_new_learner_gets_back_what_the_old_one_had_pulled() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner", pid=1) as old:
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            pulled = await old.pull(v(0))
+            async with Peer(hub, "l", "learner", pid=2) as new:
+                await new.ask(scripted_manifest(v(0, incarnation=2)))
+                again = await new.pull(v(0, incarnation=2))
+                assert [x.entry_id for x in again.groups] == [x.entry_id for x in pulled.groups]
+                with pytest.raises(RefusedError, match="unknown_batch"):
+                    await old.ask(Commit(batch_id=pulled.batch_id, version=v(1)))
+
+    run(scenario)
+
+
+def test_client_that_did_not_say_hello_is_told_to() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "o", "observer") as peer:
+            for message in (Lease(name="x", max_groups=1, version=v(0)), Heartbeat(name="x")):
+                with pytest.raises(RefusedError, match="unknown_client"):
+                    await peer.ask(message)
+            with pytest.raises(RefusedError, match="protocol: x speaks protocol 99"):
+                await peer.ask(Hello(role="actor", name="x", protocol=99))
+            with pytest.raises(RefusedError, match="unexpected: the hub does not answer Fetch"):
+                await peer.ask(Fetch(version=v(0), offset=0, size=1))
+
+    run(scenario)
+
+
+class GatedStore(MemoryStore):
+    """Fails on demand, and remembers the events in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+        self.full = False
+
+    def append(self, transitions: Sequence[Transition]) -> None:
+        if self.full:
+            raise OSError("no space left")
+        self.events += [transition.event for transition in transitions]
+        super().append(transitions)
+
+
+def test_transition_is_in_the_store_before_its_acknowledgement_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    store = GatedStore()
+
+    async def scenario() -> None:
+        hub = make_hub(store=store)
+        async with serving(hub), Peer(hub, "a", "actor") as actor:
+            (item,) = await actor.lease(1, v(0))
+            assert store.events == [Event.LEASE]
+            store.full = True
+            with pytest.raises(RefusedError, match="internal: OSError: no space left"):
+                await actor.submit([item], v(0))
+            store.full = False
+
+    run(scenario)
+
+
+def test_late_actor_is_told_weights_and_phase() -> None:
+    async def scenario() -> None:
+        plan = ScheduleConfig(mode=ScheduleMode.ALTERNATE, broadcast_every=1, max_staleness=0)
+        hub = make_hub(schedule=plan)
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await learner.ask(scripted_manifest(v(0)))
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            async with Peer(hub, "b", "actor") as late:
+                assert isinstance(await late.pushed.get(), WeightManifest)
+                assert await late.pushed.get() == Phase(generating=False)
+            assert isinstance(await actor.pushed.get(), WeightManifest)
+            assert await actor.pushed.get() == Phase(generating=False)
+
+    run(scenario)
+
+
+def test_checkpoint_of_the_ledger_travels_and_a_new_hub_goes_on_from_it() -> None:
+    states: list[dict[str, Any]] = []
+
+    async def first() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            batch = await learner.pull(v(0))
+            await learner.ask(Commit(batch_id=batch.batch_id, version=v(1)))
+            state = await learner.ask(Snapshot())
+            assert isinstance(state, LedgerState)
+            states.append(state.state)
+
+    async def second() -> None:
+        hub = make_hub(state=states[0])
+        async with serving(hub), Peer(hub, "l", "learner", pid=9) as learner:
+            await learner.ask(scripted_manifest(v(1, incarnation=2)))
+            status = await learner.status()
+            assert (status.version, status.lineage.branch_steps) == (v(1, incarnation=2), (1,))
+            assert status.ledger["settled"] == status.opened == B
+
+    run(first)
+    run(second)
+
+
+def test_stop_answers_those_who_wait_and_pushes_drain() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with (
+            Peer(hub, "a", "actor") as actor,
+            Peer(hub, "l", "learner") as learner,
+            Peer(hub, "o", "observer") as observer,
+        ):
+            await actor.lease(9, v(0))
+            lease = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
+            pull = asyncio.create_task(learner.pull(v(0), wait_s=60))
+            await observer.status()
+            stop.set()
+            assert await lease == []
+            with pytest.raises(RefusedError, match="exhausted: the run is being stopped"):
+                await pull
+            assert isinstance(await actor.pushed.get(), Drain)
+            assert hub.machine.ledger.counts[State.READY] == hub.machine.ledger.opened == B
+
+    async def with_hub() -> None:
+        nonlocal stop, hub
+        stop, hub = asyncio.Event(), make_hub()
+        await asyncio.gather(hub.serve(stop), scenario())
+
+    stop: asyncio.Event
+    hub: Hub
+    run(with_hub)
+
+
+def test_status_tells_states_lags_events_and_clients() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            items = await actor.lease(9, v(0))
+            await actor.submit(items[:1], v(0))
+            await actor.ask(Heartbeat(name="a", version=v(0), waiting_for="room", metrics={"x": 1.5}))
+            clock.now += 3
+            status = await learner.status()
+            assert (status.ledger["leased"], status.ledger["buffered"], status.lags) == (1, 1, {"0": 1})
+            assert status.events["groups_submitted"] == 1
+            client = next(x for x in status.clients if x.name == "a")
+            assert (client.num_leases, client.seen_s, client.waiting_for) == (1, 3.0, "room")
+
+    run(scenario)
+
+
+def test_every_metric_of_the_hub_is_fed_under_its_declared_labels() -> None:
+    async def scenario() -> None:
+        exporter = Exporter("hub", TelemetryConfig(exporter=False))
+        clock = Clock()
+        hub = make_hub(clock=clock, exporter=exporter)
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            await learner.pull(v(0))
+            hub.tick(clock.now)
+
+    run(scenario)
+
+
+def test_taken_port_is_one_clear_error() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub):
+            with pytest.raises(AddressError, match="Choose a free port"):
+                Hub(BufferConfig(), ScheduleConfig(), B, PROMPTS, 0, hub.address)
+
+    run(scenario)
