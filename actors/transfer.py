@@ -75,8 +75,14 @@ class SnapshotTransferEngine(WeightTransferEngine[SnapshotInitInfo, SnapshotUpda
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: SnapshotUpdateInfo) -> None:
-        """Load the tensors of the file into the model."""
-        self.model.load_weights(map_tensors(update_info))
+        """Load the tensors of the file into the model. Raises ValueError if they are not all of its weights."""
+        expected = {name for name, _ in self.model.named_parameters()}
+        if self.model_config.hf_config.get_text_config().tie_word_embeddings:
+            expected.discard("lm_head.weight")
+        missing = expected - (self.model.load_weights(map_tensors(update_info)) or expected)
+        if missing:
+            # Those would silently stay as they were: a mixture of two policies, which no version names.
+            raise ValueError(f"the snapshot lacks {len(missing)} of the model's weights, such as {min(missing)}")
 
     def finish_weight_update(self) -> None:
         """Complete the layers that were not loaded as a whole, then the tied output head."""

@@ -35,6 +35,8 @@ def connect_ray(num_cpus: int) -> Iterator[bool]:
         return
     # Ray says at every start that its token authentication is on, as it should be.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Ray runs its workers at niceness 15, so that any other program on the machine would starve engine and learner.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # A folder of its own, short because socket paths are limited, so that nothing is shared with another Ray.
     folder = tempfile.mkdtemp(prefix="rapid-ray-")
     try:

@@ -42,10 +42,10 @@ def write_report(run: str, runs: Path) -> str:
     folder = open_run(run, runs)
     if not folder.read_metrics():
         raise UsageError(f"run {folder.name!r} has no optimizer step yet: {folder.metrics_path} is empty or missing")
-    return f"wrote {write(folder, _ledger_status(folder))} and {folder.plots}"
+    return f"wrote {write(folder, ledger_status(folder))} and {folder.plots}"
 
 
-def _ledger_status(folder: RunDirectory) -> dict[str, Any] | None:
+def ledger_status(folder: RunDirectory) -> dict[str, Any] | None:
     """The parts of a Status that the ledger's state on disk holds."""
     from buffer.summary import summarise
 

@@ -16,6 +16,7 @@ from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
 from protocol.messages import Inspect
 from rapid.cluster import connect_ray
+from rapid.inspection import ledger_status
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
 from telemetry.logs import setup_logging
@@ -70,7 +71,7 @@ def train(plan: Plan, recipe: Path) -> None:
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
-                status = _watch(supervisor, run, view, interrupts)
+                _watch(supervisor, run, view, interrupts)
                 view.set_phase("ending: actors hand back their leases")
             finally:
                 supervisor.end()
@@ -81,7 +82,7 @@ def train(plan: Plan, recipe: Path) -> None:
         run,
         records,
         max_staleness=config.schedule.max_staleness,
-        status=status,
+        status=ledger_status(run),
         recipe=str(recipe),
         total_steps=config.schedule.steps,
     )
@@ -105,8 +106,8 @@ def _tell(view: LiveView, event: str) -> None:
     view.note(event)
 
 
-def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> dict[str, Any] | None:
-    """Show the run until the learner is done. Returns the hub's last status."""
+def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> None:
+    """Show the run until the learner is done."""
     client = BlockingClient(supervisor.hub_address)
     is_stopping, status = False, None
     try:
@@ -120,7 +121,6 @@ def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts
             view.update(run.read_metrics(), status)
         status = _inspect(client) or status
         view.update(run.read_metrics(), status)
-        return status
     finally:
         client.close()
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -31,7 +32,8 @@ from protocol.config import ModelConfig, WeightsConfig
 
 async def main():
     config = ActorsConfig(group_size=2, concurrent_groups=1, max_tokens=8, kv_cache_gib=0.1)
-    engine = VllmEngine(Path(sys.argv[1]), ModelConfig(path="x", max_context=64), config, WeightsConfig(), (1,), cores=[0])
+    model = ModelConfig(path="tiny", max_context=64)
+    engine = VllmEngine(Path(sys.argv[1]), model, config, WeightsConfig(), (1,), cores=[0])
     await engine.start()
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
     await asyncio.sleep(120)
@@ -65,7 +67,7 @@ def test_the_engine_dies_with_an_actor_that_is_killed(tmp_path):
     make_llama(tmp_path, tied=True)
     script = tmp_path / "actor.py"
     script.write_text(ACTOR)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     actor = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
     )

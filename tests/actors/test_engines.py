@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from actors.config import ActorsConfig
-from actors.engine import Completion, GenerateRequest, WeightSnapshot
+from actors.engine import Completion, EngineDiedError, GenerateRequest, WeightSnapshot
 from actors.scripted_engine import ScriptedEngine
 from actors.vllm_engine import VllmEngine
 from protocol.config import ModelConfig, WeightsConfig
@@ -44,11 +45,12 @@ class Bench:
     def run(self, coroutine):
         return self.loop.run(asyncio.wait_for(coroutine, 120))
 
-    async def load(self, version: PolicyVersion) -> None:
+    async def load(self, version: PolicyVersion, module: torch.nn.Module | None = None) -> None:
         """Give the engine the weights as they are in `module` now."""
+        module = module or self.module
         path = self.folder / "snapshot"
-        path.write_bytes(weight_bytes(self.module).tobytes())
-        await self.engine.load_weights(WeightSnapshot(version, manifest_of(version, self.module, "tcp://"), path))
+        path.write_bytes(weight_bytes(module).tobytes())
+        await self.engine.load_weights(WeightSnapshot(version, manifest_of(version, module, "tcp://"), path))
         path.unlink()
         self.version = version
 
@@ -194,3 +196,11 @@ def test_cancelling_frees_the_engine(bench):
         return await bench.generate(PROMPTS[1])
 
     assert len(bench.run(scenario())) == 4
+
+
+def test_weights_that_are_not_all_of_the_model_end_the_engine_instead_of_mixing_two_policies(bench):
+    # The last test of its engine.
+    half = copy.deepcopy(bench.module)
+    del half.model.layers[1].mlp.down_proj
+    with pytest.raises(EngineDiedError, match="down_proj"):
+        bench.run(bench.load(PolicyVersion(1, 99), half))

@@ -349,15 +349,11 @@ def test_checkpoint_of_the_ledger_travels_and_a_new_hub_goes_on_from_it() -> Non
 def test_stop_answers_those_who_wait_and_pushes_drain() -> None:
     async def scenario() -> None:
         hub = make_hub()
-        async with (
-            Peer(hub, "a", "actor") as actor,
-            Peer(hub, "l", "learner") as learner,
-            Peer(hub, "o", "observer") as observer,
-        ):
+        async with serving(hub) as stop, Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
             await actor.lease(9, v(0))
             lease = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
             pull = asyncio.create_task(learner.pull(v(0), wait_s=60))
-            await observer.status()
+            await learner.status()
             stop.set()
             assert await lease == []
             with pytest.raises(RefusedError, match="exhausted: the run is being stopped"):
@@ -365,14 +361,7 @@ def test_stop_answers_those_who_wait_and_pushes_drain() -> None:
             assert isinstance(await actor.pushed.get(), Drain)
             assert hub.machine.ledger.counts[State.READY] == hub.machine.ledger.opened == B
 
-    async def with_hub() -> None:
-        nonlocal stop, hub
-        stop, hub = asyncio.Event(), make_hub()
-        await asyncio.gather(hub.serve(stop), scenario())
-
-    stop: asyncio.Event
-    hub: Hub
-    run(with_hub)
+    run(scenario)
 
 
 def test_status_tells_states_lags_events_and_clients() -> None:
