@@ -8,6 +8,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 import actors.transfer  # noqa: F401  registers the weight transfer in this process
 from actors.engine_process import CORES_VARIABLE, OWNER_VARIABLE, end_with
+from actors.sampler import OnePassSampler
 
 
 class ActorExecutor(UniProcExecutor):
@@ -23,3 +24,6 @@ class ActorExecutor(UniProcExecutor):
         if cores := os.environ.get(CORES_VARIABLE):
             os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
         super()._init_executor()
+        if self.vllm_config.device_config.device_type == "cpu":
+            runner = self.driver_worker.worker.model_runner
+            runner.sampler = OnePassSampler(runner.sampler.logprobs_mode)

@@ -150,7 +150,13 @@ class Rollout:
         version = self._engine.version
         step = version.step if version is not None else None
         metrics = self._activity.measure(self._engine.metrics, self._receiver.fetched_bytes, step)
-        return Heartbeat(name=self._name, version=version, waiting_for=self._waiting_for(), metrics=metrics)
+        return Heartbeat(
+            name=self._name,
+            version=version,
+            waiting_for=self._waiting_for(),
+            metrics=metrics,
+            leases=list(self._groups),
+        )
 
     def _waiting_for(self) -> str:
         if not self._link.is_reachable:

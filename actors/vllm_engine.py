@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 5.0
 _BACKENDS = {"zmq": "rapid", "nccl": "nccl", "ipc": "ipc"}
 
 
@@ -207,22 +207,31 @@ class VllmEngine:
             self._asleep = False
 
     async def close(self) -> None:
-        """End the engine process."""
-        if self._llm is not None:
-            llm, self._llm = self._llm, None
-            if llm.output_handler is not None:
-                # It would take the end of the engine for a failure, and say so.
-                llm.output_handler.cancel()
-                await asyncio.wait([llm.output_handler])
-            await asyncio.to_thread(llm.shutdown, _CLOSE_TIMEOUT_S)
-            # AsyncLLM shuts down once more when it is deleted, which at the interpreter's end is too late for it.
-            llm.shutdown = lambda timeout=None: None  # type: ignore[method-assign]
+        """End the engine process, and wait until it is gone."""
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        if llm.output_handler is not None:
+            # It would take the end of the engine for a failure, and say so.
+            llm.output_handler.cancel()
+            await asyncio.wait([llm.output_handler])
+        await asyncio.to_thread(_shut_down, llm)
 
     @property
     def _engine(self) -> AsyncLLM:
         if self._llm is None:
             raise EngineDiedError("the vLLM engine is not running; call start() first")
         return self._llm
+
+
+def _shut_down(llm: AsyncLLM) -> None:
+    processes = llm.engine_core.resources.engine_manager.processes
+    llm.shutdown(_CLOSE_TIMEOUT_S)
+    for process in processes:
+        # vLLM kills what does not end in time, such as an engine that is paused, but does not wait for it to be gone.
+        process.join(_CLOSE_TIMEOUT_S)
+    # AsyncLLM shuts down once more when it is deleted, which at the interpreter's end is too late for it.
+    llm.shutdown = lambda timeout=None: None  # type: ignore[method-assign]
 
 
 def _read_completion(output: CompletionOutput) -> Completion:

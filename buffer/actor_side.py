@@ -27,8 +27,8 @@ class ActorSide:
         books = self._books
         if books.manifest is not None:
             books.pushes.append(Push(name, books.manifest))
-        if not books.rounds.may_lease:
-            books.pushes.append(Push(name, Phase(generating=False)))
+        if books.rounds.has_turns:
+            books.pushes.append(Push(name, Phase(generating=books.rounds.generating)))
         if books.draining:
             books.pushes.append(Push(name, Drain(reason="the run is over")))
 

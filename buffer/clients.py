@@ -24,6 +24,8 @@ class ClientRecord:
     waiting_for: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     gone: bool = False
+    told_s: float = 0.0
+    """When it was last sent a push; -inf after one that could not be sent."""
     lease_requests: int = 0
     """A newer Lease ends the one that still waits: the actor has given that one up."""
 
@@ -108,9 +110,9 @@ class Clients:
         """Clients that are not gone, by role."""
         return Counter(record.role for record in self.present())
 
-    def peers(self, name: str | None) -> list[bytes]:
-        """Connections of the client of this name, or of every actor."""
-        return [x.peer for x in self.present() if (x.role == "actor" if name is None else x.name == name)]
+    def addressees(self, name: str | None) -> list[ClientRecord]:
+        """The client of this name, or every actor; also those that are silent, for they may only be slow."""
+        return [x for x in self._by_name.values() if (x.role == "actor" if name is None else x.name == name)]
 
     def _attach(self, record: ClientRecord, peer: bytes, now: float) -> None:
         if record.peer != peer:

@@ -80,11 +80,6 @@ class Machine:
         return self._books.draining
 
     @property
-    def generating(self) -> bool:
-        """Whether it is the actors' turn; False in `alternate` mode while the learner trains."""
-        return self._books.rounds.generating
-
-    @property
     def events(self) -> Counter[str]:
         """Counts of what happened."""
         return self._books.events

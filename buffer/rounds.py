@@ -27,6 +27,11 @@ class Rounds:
         self.begin(0)
 
     @property
+    def has_turns(self) -> bool:
+        """Whether actors and learner take turns at all."""
+        return self._alternates
+
+    @property
     def may_pull(self) -> bool:
         """Whether the learner may have a batch."""
         return not self._alternates or (self.left > 0 and not self.generating)

@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from buffer.bell import Bell
 from buffer.books import Push
-from buffer.clients import Clients
+from buffer.clients import ClientRecord, Clients
 from buffer.config import BufferConfig
 from buffer.gauges import HubGauges
 from buffer.machine import Machine
@@ -58,6 +60,8 @@ T = TypeVar("T")
 _TICK_S = 0.5
 _LONGEST_WAIT_S = 60.0
 _FLUSH_S = 1.0
+_TELL_AGAIN_S = 30.0
+"""An actor that has had this long and still reports old weights may never have heard of the new ones."""
 
 
 class Hub:
@@ -102,7 +106,7 @@ class Hub:
         self._clock = clock
         self._clients = Clients()
         self._gauges = None if exporter is None else HubGauges(exporter)
-        self._changed = asyncio.Event()
+        self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
         self._server = Server(address, self._handle)
@@ -182,13 +186,22 @@ class Hub:
     def _actor_gone(self, name: str) -> Callable[[], None]:
         return lambda: self.machine.actors.gone(name)
 
+    def _catch_up(self, record: ClientRecord) -> None:
+        """Tell an actor everything anew if a push was lost: with its connection, or on the way."""
+        newest = self.machine.manifest
+        if record.role != "actor" or newest is None or record.version == newest.version:
+            return
+        if self._clock() - record.told_s > _TELL_AGAIN_S:
+            self._step(self.machine.actors.welcome, record.name)
+
     async def _heartbeat(self, peer: bytes, message: Heartbeat) -> Acknowledge:
         now = self._clock()
         record, has_new_weights = self._clients.beat(peer, message, now)
+        self._catch_up(record)
         if record.role == "actor":
             self.machine.actors.renew(message.name, message.leases, now)
         if has_new_weights:
-            self._wake()
+            self._bell.ring()
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
@@ -208,16 +221,17 @@ class Hub:
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
         record = self._clients.named(message.name, peer, self._clock())
+        self._catch_up(record)
         record.load(message.version)
         record.lease_requests += 1
         request, deadline = record.lease_requests, self._deadline(message.wait_s)
         while True:
-            changed = self._changed
+            ring = self._bell.listen()
             if record.gone or record.lease_requests != request:
                 return Work(items=[])
             version = record.version or message.version
             items = self._step(self.machine.actors.lease, message.name, message.max_groups, version, self._clock())
-            if items or self.machine.draining or not await self._wait(changed, deadline):
+            if items or self.machine.draining or not await self._bell.wait(ring, deadline):
                 return Work(items=items)
 
     async def _submit(self, peer: bytes, message: Submit) -> Acknowledge:
@@ -231,14 +245,14 @@ class Hub:
     async def _pull(self, peer: bytes, message: Pull) -> Batch:
         begin, deadline = self._clock(), self._deadline(message.wait_s)
         while True:
-            changed = self._changed
+            ring = self._bell.listen()
             try:
                 batch = self._step(self.machine.learner.pull, message.version)
                 if self._gauges is not None:
                     self._gauges.observe_batch_wait(self._clock() - begin)
                 return batch
             except RefusedError as refusal:
-                if refusal.code != "empty" or not await self._wait(changed, deadline):
+                if refusal.code != "empty" or not await self._bell.wait(ring, deadline):
                     raise
 
     async def _commit(self, peer: bytes, message: Commit) -> Acknowledge:
@@ -274,29 +288,17 @@ class Hub:
             for push in pushes:
                 self._pushes.put_nowait(push)
             if transitions or pushes:
-                self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+                self._bell.ring()
 
     def _deadline(self, wait_s: float) -> float:
         return self._clock() + min(wait_s, _LONGEST_WAIT_S)
 
-    async def _wait(self, changed: asyncio.Event, deadline: float) -> bool:
-        """Wait until something changes; False when the time is over."""
-        left = deadline - self._clock()
-        if left <= 0:
-            return False
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), left)
-        return True
-
     async def _send_pushes(self) -> None:
         while True:
             push = await self._pushes.get()
-            for peer in self._clients.peers(push.name):
-                await self._server.push(peer, push.message)
+            for record in self._clients.addressees(push.name):
+                sent = await self._server.push(record.peer, push.message)
+                record.told_s = self._clock() if sent else -math.inf
             self._pushes.task_done()
 
     async def _flush(self) -> None:

@@ -1,12 +1,15 @@
 """The states of a ledger entry, and the one table of legal transitions.
 
 ready ─lease─► leased ─submit─► buffered ─pull─► pulled ─commit─► trained ─settle─► settled
-  ▲              │                 │               │                 │
-  ├── release ───┤                 ├─ filter ► filtered              │
-  ├── fail ──────┤                 │               │                 │
-  ├── stale ─────┴─────────────────┤   ◄─ rewind ──┘                 │
-  └── rewind ──────────────────────┼─────────────────────────────────┘
-                 └─ bury ► dead_letter             drop ► dropped (from ready, leased, buffered)
+
+back to ready       from leased     release, fail, stale
+                    from buffered   release, stale
+                    from pulled     release
+                    from trained    rewind
+back to buffered    from pulled     rewind
+the other endings   from leased     bury ► dead_letter
+                    from buffered   filter ► filtered
+                    from ready, leased, buffered    drop ► dropped
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from buffer.states import TERMINAL, Event, State
+from buffer.states import Event, State
 from protocol.group import Group
 
 
@@ -69,7 +69,3 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything."""
         self._latest.clear()
-
-    def num_open(self) -> int:
-        """Entries that have not ended."""
-        return sum(transition.state not in TERMINAL for transition in self._latest.values())

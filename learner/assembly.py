@@ -15,20 +15,23 @@ from transformers import AutoModelForCausalLM
 from learner.checkpoint import claim_lineage, load_rank, read_info
 from learner.engine import TrainingEngine
 from learner.link import HubLink
-from learner.publisher import WeightPublisher
+from learner.publisher import Publisher, WeightPublisher
 from learner.ranks import Ranks
 from learner.settings import LearnerSettings
 from protocol.version import PolicyVersion
+from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
+from telemetry.exporter import Exporter
 from telemetry.run_dir import RunDirectory
 
 
 @dataclass(frozen=True)
 class FirstRank:
-    """What only rank 0 has: the ends towards hub and actors, and the run's folder."""
+    """What only rank 0 has: the ends towards hub and actors, the run's folder, and its metrics."""
 
     link: HubLink
-    publisher: WeightPublisher
+    publisher: Publisher
     run: RunDirectory
+    exporter: Exporter
 
 
 def prepare_process(settings: LearnerSettings) -> None:
@@ -70,6 +73,22 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
     with ExitStack() as stack:
         link = HubLink(settings.hub_address, settings.name)
         stack.callback(link.close)
-        publisher = WeightPublisher(settings.publish_host, link.announce)
+        exporter = Exporter("learner-0", settings.telemetry, settings.run_dir)
+        stack.callback(exporter.close)
+        publisher = build_publisher(settings, link, exporter)
         stack.callback(publisher.close)
-        yield FirstRank(link, publisher, run)
+        yield FirstRank(link, publisher, run, exporter)
+
+
+def build_publisher(settings: LearnerSettings, link: HubLink, exporter: Exporter) -> Publisher:
+    """The publisher that `weights.transport` names."""
+    if settings.weights.transport == "zmq":
+        return WeightPublisher(
+            settings.publish_host, link.announce, lambda count: exporter.inc(LEARNER_PUBLISHED_BYTES, count)
+        )
+    # vLLM belongs to the learner's environment with these transports alone.
+    from learner.publisher_gpu import GpuWeightPublisher
+
+    return GpuWeightPublisher(
+        settings.weights.transport, settings.publish_host, settings.weight_receivers, link.announce
+    )

@@ -133,9 +133,14 @@ def check_resume(
 
 
 def claim_lineage(run_dir: Path, lineage: Lineage) -> None:
-    """Note that an incarnation begins, so that its versions are never given to other weights."""
+    """Note that an incarnation begins, so that its versions are never given to other weights.
+
+    Also removes what an incarnation that died in a checkpoint left of it.
+    """
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob("step-*.tmp"):
+        shutil.rmtree(unfinished)
     temporary = folder / "lineage.json.tmp"
     temporary.write_text(json.dumps({"branch_steps": list(lineage.branch_steps)}))
     _sync(temporary)
@@ -229,8 +234,10 @@ def write_checkpoint(
 def save_model(folder: Path, engine: TrainingEngine, model_dir: Path, *, writes: bool) -> None:
     """Write weights, config and tokenizer. All ranks call it; the one that `writes` does."""
     weights: dict[str, torch.Tensor] = {}
-    # DeepSpeed lays weights side by side in one buffer; a copy of each is what the file format wants.
-    engine.visit_weights(lambda name, weight: weights.update({name: weight.cpu().clone()}))
+    for name, weight in engine.iter_weights():
+        if writes:
+            # DeepSpeed lays weights side by side in one buffer; a copy of each is what the file format wants.
+            weights[name] = weight.cpu().clone()
     if not writes:
         return
     engine.model.save_pretrained(folder, state_dict=weights)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -128,21 +128,18 @@ class TrainingEngine:
             getattr(weight, "ds_numel", weight.numel()) * weight.element_size() for weight in self.model.parameters()
         )
 
-    def visit_weights(self, visit: Callable[[str, torch.Tensor], None]) -> None:
-        """Call `visit` on rank 0 with each weight under its name in a checkpoint; a tied one comes once.
+    def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each weight with its name in a checkpoint; a tied one comes once. Not copied.
 
-        Under ZeRO 3 all ranks must call this together: each weight is gathered for its visit.
+        Under ZeRO 3 all ranks must go through it together, to the end: each weight is gathered when its turn comes, and
+        is gone after it.
         """
         for name, parameter in self.model.named_parameters():
             if self._stage == 3:
                 with deepspeed.zero.GatheredParameters([parameter]):
-                    self._visit(visit, name, parameter)
+                    yield name, parameter.detach()
             else:
-                self._visit(visit, name, parameter)
-
-    def _visit(self, visit: Callable[[str, torch.Tensor], None], name: str, parameter: nn.Parameter) -> None:
-        if self._ranks.is_first:
-            visit(name, parameter.detach())
+                yield name, parameter.detach()
 
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """This rank's master weights and moments, not copied; only its part of them under ZeRO."""

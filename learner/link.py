@@ -57,8 +57,6 @@ class HubLink:
         self._first_ready: float | None = None
         self.waiting_for = "start"
         """What the learner waits for, told to the hub with every beat; empty while it works."""
-        self.metrics: dict[str, float] = {}
-        """Rates and gauges by catalogue name, sent along with every beat."""
         self._ask(Hello(role="learner", name=name, pid=os.getpid(), host=socket.gethostname()))
         self._beats = threading.Thread(target=self._beat, name="rapid-beat", daemon=True)
         self._beats.start()
@@ -87,7 +85,7 @@ class HubLink:
         except FutureTimeoutError:
             return None
         self._pull = None
-        return _expect(answer, Batch)
+        return expect(answer, Batch)
 
     def commit(self, batch_id: str, version: PolicyVersion) -> None:
         """The optimizer step on this batch is done and led to `version`."""
@@ -101,7 +99,7 @@ class HubLink:
 
     def snapshot(self) -> dict[str, object]:
         """The hub's ledger at this moment."""
-        return _expect(self._ask(Snapshot()), LedgerState).state
+        return expect(self._ask(Snapshot()), LedgerState).state
 
     def settle(self, version: PolicyVersion) -> None:
         """A checkpoint on disk holds `version`."""
@@ -119,7 +117,7 @@ class HubLink:
 
     def inspect(self) -> Status:
         """Ask the hub what it knows."""
-        status = _expect(self._ask(Inspect()), Status)
+        status = expect(self._ask(Inspect()), Status)
         ready = any(client.role == "actor" and client.version is not None for client in status.clients)
         if ready and self._first_ready is None:
             self._first_ready = time.monotonic()
@@ -135,9 +133,7 @@ class HubLink:
     def _beat(self) -> None:
         while not self._closing.wait(BEAT_S if self._first_ready is not None else BEAT_S / 4):
             try:
-                self._client.request(
-                    Heartbeat(name=self._name, waiting_for=self.waiting_for, metrics=dict(self.metrics)), BEAT_S * 5
-                )
+                self._client.request(Heartbeat(name=self._name, waiting_for=self.waiting_for), BEAT_S * 5)
                 self.inspect()
             except ProtocolError as error:
                 log.warning("heartbeat: %s", error)
@@ -154,7 +150,8 @@ class HubLink:
         raise AssertionError("not reached")
 
 
-def _expect(answer: AnyMessage, kind: type[AnswerT]) -> AnswerT:
-    if not isinstance(answer, kind):
-        raise ProtocolError(f"the hub answered with {type(answer).__name__}, expected {kind.__name__}")
-    return answer
+def expect(message: AnyMessage, kind: type[AnswerT]) -> AnswerT:
+    """The message, if it is of that kind. Raises ProtocolError otherwise."""
+    if not isinstance(message, kind):
+        raise ProtocolError(f"got {type(message).__name__}, expected {kind.__name__}")
+    return message

@@ -10,6 +10,7 @@ tells the others what comes (a batch, more waiting, or the end), so that all ran
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import logging
@@ -21,6 +22,7 @@ from learner.assembly import FirstRank, build_engine, connect_first_rank, prepar
 from learner.batch import TrainBatch, build_batch
 from learner.checkpoint import CheckpointInfo, model_identity, write_checkpoint
 from learner.engine import NonFiniteGradientError, TrainingEngine
+from learner.link import expect
 from learner.ranks import Ranks, join_ranks, leave_ranks
 from learner.record import Timings, step_record
 from learner.settings import LearnerSettings
@@ -29,6 +31,7 @@ from protocol.codec import Frame, decode, encode
 from protocol.errors import RefusedError
 from protocol.messages import Batch
 from protocol.version import PolicyVersion
+from telemetry.catalogue import LEARNER_CHECKPOINT, LEARNER_SETTLED
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class Learner:
         self._ranks = ranks
         self._first = first
         self._version = start_version(settings)
+        self._published = self._version
         self._checkpointed = self._version if settings.resume_from is not None else None
         self._updater = Updater(engine, settings.learner, settings.algorithm, settings.temperature, ranks)
         self._last_step_s = time.monotonic()
@@ -119,7 +123,7 @@ class Learner:
             if kind == END:
                 return None
             if kind == TRAIN:
-                return batch if batch is not None else self._decode(frames)
+                return batch if batch is not None else expect(decode(frames), Batch)
 
     def _wait_for_batch(self, stop: threading.Event) -> tuple[int, Batch | None]:
         assert self._first is not None
@@ -141,11 +145,6 @@ class Learner:
                 return TRAIN, batch
         return WAIT, None
 
-    def _decode(self, frames: list[Frame]) -> Batch:
-        batch = decode(frames)
-        assert isinstance(batch, Batch), f"rank 0 shared a {type(batch).__name__}, expected a Batch"
-        return batch
-
     # --- one step -----------------------------------------------------------------------------------
 
     def _train(self, batch: Batch, timings: Timings) -> None:
@@ -160,7 +159,8 @@ class Learner:
         self._version = successor
         if self._first is not None:
             self._first.link.commit(batch.batch_id, successor)
-        if successor.step % self._settings.schedule.broadcast_every == 0:
+        # Counted from the last broadcast and not from 0: a resumed run begins with one, wherever it is.
+        if successor.step - self._published.step >= self._settings.schedule.broadcast_every:
             timings.publish_s = self._publish()
         self._record(batch, data, update, lr, timings)
 
@@ -193,14 +193,23 @@ class Learner:
             self._first.publisher.publish(self._version, self._engine)
         else:
             # Under ZeRO 3 every rank takes part in gathering the weights.
-            self._engine.visit_weights(lambda name, weight: None)
+            collections.deque(self._engine.iter_weights(), maxlen=0)
+        self._published = self._version
         return time.monotonic() - start
 
     def _checkpoint(self) -> None:
-        link = None if self._first is None else self._first.link
-        if link is not None:
-            link.waiting_for = f"checkpoint {self._version}"
-        ledger = link.snapshot() if link is not None else {}
+        start, first = time.monotonic(), self._first
+        if first is not None:
+            first.link.waiting_for = f"checkpoint {self._version}"
+        self._write_checkpoint(first.link.snapshot() if first is not None else {})
+        if first is not None:
+            first.link.settle(self._version)
+            first.link.waiting_for = ""
+            first.exporter.set(LEARNER_SETTLED, self._version.step)
+            first.exporter.observe(LEARNER_CHECKPOINT, time.monotonic() - start)
+        self._checkpointed = self._version
+
+    def _write_checkpoint(self, ledger: dict[str, object]) -> None:
         config = self._settings.learner
         info = CheckpointInfo(
             version=self._version,
@@ -220,10 +229,6 @@ class Learner:
             model_dir=Path(self._settings.model_path),
             keep=config.keep_checkpoints,
         )
-        if link is not None:
-            link.settle(self._version)
-            link.waiting_for = ""
-        self._checkpointed = self._version
 
     def _record(self, batch: Batch, data: TrainBatch, update: Update, lr: float, timings: Timings) -> None:
         now = time.monotonic()
@@ -244,3 +249,4 @@ class Learner:
             actors=link.num_actors(),
         )
         self._first.run.append_metrics(record)
+        self._first.exporter.record(record)

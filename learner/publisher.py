@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -41,8 +41,24 @@ class WeightSource(Protocol):
         """Bytes of all weights, a tied one counted once."""
         ...
 
-    def visit_weights(self, visit: Callable[[str, torch.Tensor], None]) -> None:
-        """Call `visit` with each name and weight."""
+    def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each weight with its name in a checkpoint."""
+        ...
+
+
+class Publisher(Protocol):
+    """What the loop needs of a publisher, whatever the transport."""
+
+    def publish(self, version: PolicyVersion, source: WeightSource) -> Future[float]:
+        """Take the weights as they are now; the future holds the seconds of what was done in the background."""
+        ...
+
+    def wait(self) -> None:
+        """Until nothing is under way. Raises what went wrong."""
+        ...
+
+    def close(self) -> None:
+        """Release sockets and memory."""
         ...
 
 
@@ -93,10 +109,17 @@ class WeightPublisher:
     Args:
         host: interface to listen on; a free port is taken.
         announce: called in the worker thread with each manifest, to tell the hub.
+        count_bytes: called in the server thread with the bytes of each chunk served.
     """
 
-    def __init__(self, host: str, announce: Callable[[WeightManifest], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        announce: Callable[[WeightManifest], None],
+        count_bytes: Callable[[int], None] = lambda count: None,
+    ) -> None:
         self._announce = announce
+        self._count_bytes = count_bytes
         self._served: dict[PolicyVersion, WeightCopy] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="rapid-publish")
         self._under_way: Future[float] | None = None
@@ -122,7 +145,8 @@ class WeightPublisher:
         """
         self.wait()
         copy = WeightCopy.allocate(version, source.num_weight_bytes)
-        source.visit_weights(copy.add)
+        for name, weight in source.iter_weights():
+            copy.add(name, weight)
         self._under_way = self._worker.submit(self._publish, copy)
         return self._under_way
 
@@ -160,7 +184,9 @@ class WeightPublisher:
         if copy is None:
             kept = ", ".join(str(version) for version in sorted(self._served)) or "none"
             raise RefusedError("version_gone", f"weights {message.version} are not served, available: {kept}")
-        return copy.chunk(message.offset, message.size)
+        chunk = copy.chunk(message.offset, message.size)
+        self._count_bytes(len(chunk.data))
+        return chunk
 
     def close(self) -> None:
         """Finish the announcement under way and close the socket."""

@@ -36,14 +36,6 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def max(self, value: int) -> int:
-        """The largest of all ranks' values."""
-        if self.world_size == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.int64, device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return int(tensor.item())
-
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.sum(torch.zeros(1, device=self.device))
@@ -85,9 +77,10 @@ def join_ranks(rank: int, world_size: int, address: str, port: int) -> Ranks:
         torch.cuda.set_device(device)
     # DeepSpeed keeps groups that it made for the life of the process, so a single rank keeps its own, too.
     if not dist.is_initialized():
-        store: dist.Store = dist.HashStore()
         if world_size > 1:
             store = dist.TCPStore(address, port, world_size, is_master=rank == 0, timeout=_SILENCE)
+        else:
+            store = dist.HashStore()
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_SILENCE)
     return Ranks(rank, world_size, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -74,7 +75,7 @@ class Updater:
 
     def _pack(self, batch: TrainBatch) -> list[MicroBatch]:
         hands = split_groups(batch.group_tokens(), self._ranks.world_size)
-        options = {
+        options: dict[str, Any] = {
             "max_tokens": self._learner.micro_batch_tokens,
             "attention_cost": attention_cost(self._engine.model),
             "share_prompts": self._engine.shares_prompts,

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from learner.settings import LearnerSettings
+from learner.settings import PROCESS_ENVIRONMENT, LearnerSettings
 from rapid.cluster import reserve
 from rapid.errors import RunFailedError
 from rapid.parts import ActorPart, HubPart, LearnerPart
@@ -110,7 +110,9 @@ class Supervisor:
     def _start_learner(self) -> None:
         config = self.plan.config
         self._ranks = [
-            LearnerPart.options(**self._options(1 + rank)).remote(rank, self.plan.run_dir, config.telemetry)
+            LearnerPart.options(**self._options(1 + rank), runtime_env={"env_vars": dict(PROCESS_ENVIRONMENT)}).remote(
+                rank, self.plan.run_dir, config.telemetry
+            )
             for rank in range(config.learner.ranks)
         ]
         meeting = self._wait_for(self._ranks[0].rendezvous.remote(self.on_cluster), "the learner")
@@ -130,6 +132,7 @@ class Supervisor:
             algorithm=config.algorithm,
             schedule=config.schedule,
             weights=config.weights,
+            telemetry=config.telemetry,
             temperature=config.actors.temperature,
             group_size=config.actors.group_size,
             seed=config.run.seed,

@@ -365,4 +365,4 @@ def content(batch: Batch) -> tuple[Any, ...]:
 
 
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.settings = settings(max_examples=150, stateful_step_count=80, deadline=None)
+TestInterleavings.settings = settings(max_examples=150, stateful_step_count=80)

@@ -6,6 +6,7 @@ import pytest
 
 from buffer.config import BufferConfig
 from buffer.machine import Machine
+from buffer.rounds import Rounds
 from buffer.simulation import World, scripted_group, scripted_manifest
 from buffer.states import State
 from protocol.config import ScheduleConfig, ScheduleMode
@@ -135,6 +136,14 @@ def test_alternate_prefetch_does_not_run_into_the_next_round() -> None:
     machine.learner.pull(v(0))
     machine.learner.pull(v(1))
     assert refusal(machine, v(2)) == "empty"
+
+
+def test_round_that_served_all_its_batches_gives_no_more_whatever_is_buffered() -> None:
+    rounds = Rounds(schedule("alternate", every=2, staleness=1), B)
+    rounds.update(buffered=3 * B, possible=100)
+    assert rounds.may_pull
+    rounds.served(2)
+    assert not rounds.may_pull
 
 
 def test_alternate_wakes_the_actors_when_a_round_loses_groups() -> None:

@@ -214,6 +214,37 @@ def test_silent_actor_loses_its_leases_and_may_come_back() -> None:
     run(scenario)
 
 
+def test_silent_actor_still_gets_the_weights_that_it_waits_for() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as busy, Peer(hub, "l", "learner") as learner:
+            clock.now += 100
+            hub.tick(clock.now)
+            await learner.ask(scripted_manifest(v(0)))
+            assert isinstance(await busy.pushed.get(), WeightManifest)
+
+    run(scenario)
+
+
+def test_actor_that_heard_nothing_of_the_newest_weights_is_told_again() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "l", "learner") as learner:
+            async with Peer(hub, "a", "actor") as lost:
+                items = await lost.lease(2, v(0))
+            await learner.ask(scripted_manifest(v(0, incarnation=2)))
+            # The same process over another connection, as after a broken cable: it does not know that pushes were lost.
+            async with Peer(hub, "o", "observer") as again:
+                clock.now += 31
+                await again.ask(Heartbeat(name="a"))
+                assert isinstance(await again.pushed.get(), WeightManifest)
+                await again.submit(items, v(0))
+
+    run(scenario)
+
+
 def test_lease_whose_grant_was_lost_expires_under_a_living_actor() -> None:
     async def scenario() -> None:
         clock = Clock()
@@ -315,6 +346,7 @@ def test_late_actor_is_told_weights_and_phase() -> None:
             async with Peer(hub, "b", "actor") as late:
                 assert isinstance(await late.pushed.get(), WeightManifest)
                 assert await late.pushed.get() == Phase(generating=False)
+            assert await actor.pushed.get() == Phase(generating=True)
             assert isinstance(await actor.pushed.get(), WeightManifest)
             assert await actor.pushed.get() == Phase(generating=False)
 
@@ -353,6 +385,8 @@ def test_stop_answers_those_who_wait_and_pushes_drain() -> None:
             await actor.lease(9, v(0))
             lease = asyncio.create_task(actor.lease(9, v(0), wait_s=60))
             pull = asyncio.create_task(learner.pull(v(0), wait_s=60))
+            # A connection keeps its order: once these are answered, both requests have arrived.
+            await actor.status()
             await learner.status()
             stop.set()
             assert await lease == []

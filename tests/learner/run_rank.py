@@ -1,6 +1,6 @@
 """One rank of the whole learner, for test_loop.py.
 
-    run_rank.py SETTINGS_JSON RANK NUM_RANKS PORT
+run_rank.py SETTINGS_JSON RANK NUM_RANKS PORT
 """
 
 from __future__ import annotations

@@ -91,6 +91,13 @@ def test_a_checkpoint_that_was_not_finished_is_not_seen(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000002"]
 
 
+def test_what_a_dead_learner_left_of_a_checkpoint_is_removed_by_the_next(tmp_path: Path) -> None:
+    (begin(tmp_path, 4) / "torn").write_text("")
+    claim_lineage(tmp_path, Lineage((2,)))
+    path = write(tmp_path, PolicyVersion(2, 4), Lineage((2,)))
+    assert not (path / "torn").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -136,8 +143,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def train(run_dir: Path, model_dir: Path, steps: int, *, resume: bool = False, **changes: object) -> Path:
-    """Train until `steps` on scripted batches; the folder of the last checkpoint."""
+def train(
+    run_dir: Path, model_dir: Path, steps: int, *, resume: bool = False, broadcast_every: int = 1, **changes: object
+) -> tuple[Path, list[str]]:
+    """Train until `steps` on scripted batches; the folder of the last checkpoint, and the versions published."""
     from learner.loop import run_learner
     from learner.scripted_hub import ScriptedHub
 
@@ -156,14 +165,14 @@ def train(run_dir: Path, model_dir: Path, steps: int, *, resume: bool = False, *
         start = {"resume_from": point.path, "lineage": point.lineage}
     version = point.version if resume else PolicyVersion(1, 0)
     hub = ScriptedHub(lambda version: make_groups(model_dir, version), version)
-    schedule = ScheduleConfig(steps=steps, max_staleness=8)
+    schedule = ScheduleConfig(steps=steps, max_staleness=8, broadcast_every=broadcast_every)
     try:
         run_learner(
             make_settings(run_dir, model_dir, hub.address, schedule=schedule, **start, **changes), threading.Event()
         )
     finally:
         hub.close()
-    return list_checkpoints(run_dir)[-1]
+    return list_checkpoints(run_dir)[-1], [str(manifest.version) for manifest in hub.manifests]
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -181,9 +190,9 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
         "model": ModelConfig(path=str(model_dir), dtype=dtype),
         "learner": learner_config(zero_stage=stage, lr=1e-2 if dtype == "float32" else 1e-4, warmup_steps=3),
     }
-    straight = train(tmp_path / "straight", model_dir, 4, **changes)
+    straight, _ = train(tmp_path / "straight", model_dir, 4, **changes)
     train(tmp_path / "resumed", model_dir, 2, **changes)
-    resumed = train(tmp_path / "resumed", model_dir, 4, resume=True, **changes)
+    resumed, _ = train(tmp_path / "resumed", model_dir, 4, resume=True, **changes)
     expected, got = weights_of(straight), weights_of(resumed)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     rank = "optimizer-rank0.safetensors"
@@ -194,7 +203,7 @@ def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(
 @pytest.mark.slow
 def test_a_checkpoint_holds_what_transformers_and_a_resume_need(model_dir: Path, tmp_path: Path) -> None:
     (model_dir / "tokenizer_config.json").write_text("{}")
-    path = train(tmp_path, model_dir, 2)
+    path, _ = train(tmp_path, model_dir, 2)
     assert {entry.name for entry in path.iterdir()} == {
         "model",
         "learner.json",
@@ -207,3 +216,11 @@ def test_a_checkpoint_holds_what_transformers_and_a_resume_need(model_dir: Path,
     before = AutoModelForCausalLM.from_pretrained(model_dir)
     assert not torch.equal(model.get_input_embeddings().weight, before.get_input_embeddings().weight)
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+@pytest.mark.slow
+def test_a_resumed_run_broadcasts_at_once_and_then_every_h_steps(model_dir: Path, tmp_path: Path) -> None:
+    _, before = train(tmp_path, model_dir, 3, broadcast_every=2)
+    _, after = train(tmp_path, model_dir, 6, broadcast_every=2, resume=True)
+    assert before == ["1.0", "1.2"]
+    assert after == ["2.3", "2.5"]

@@ -42,7 +42,9 @@ def test_two_ranks_equal_one_rank(stage: int, trained: tuple[Path, Path]) -> Non
     ("stage", "dtype", "used"),
     [(0, torch.bfloat16, 1), (0, torch.float32, 0), (1, torch.bfloat16, 1), (3, torch.bfloat16, 3)],
 )
-def test_stage_0_in_bfloat16_sums_gradients_in_float32_as_stage_1_does(stage: int, dtype: torch.dtype, used: int) -> None:
+def test_stage_0_in_bfloat16_sums_gradients_in_float32_as_stage_1_does(
+    stage: int, dtype: torch.dtype, used: int
+) -> None:
     assert zero_stage_used(stage, dtype) == used
     settings = deepspeed_config(learner_config(), used, dtype)
     assert settings.get("data_types") == ({"grad_accum_dtype": "fp32"} if used == 1 else None)

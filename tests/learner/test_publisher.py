@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -30,9 +30,8 @@ class Weights:
     def num_weight_bytes(self) -> int:
         return 22
 
-    def visit_weights(self, visit: Callable[[str, torch.Tensor], None]) -> None:
-        for name, tensor in self.tensors.items():
-            visit(name, tensor)
+    def iter_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.tensors.items()
 
 
 @pytest.fixture

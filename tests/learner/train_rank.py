@@ -46,8 +46,7 @@ def train(model_dir: Path, out: Path, stage: int, ranks: Ranks) -> None:
         version = PolicyVersion(1, step)
         update = updater.update(build_batch(make_groups(model_dir, version), Lineage(), version), lr=config.lr)
         notes.append({"loss": update.loss, "grad_norm": update.grad_norm})
-    weights: dict[str, torch.Tensor] = {}
-    engine.visit_weights(lambda name, weight: weights.update({name: weight.clone()}))
+    weights = {name: weight.clone() for name, weight in engine.iter_weights()}
     engine.close()
     if ranks.is_first:
         save_file(weights, out.with_suffix(".safetensors"))

@@ -195,7 +195,7 @@ def decode_or_codec_error(frames: list[bytes]) -> AnyMessage | None:
 
 @pytest.mark.parametrize("cls", KINDS, ids=lambda cls: cls.__name__)
 def test_every_kind_of_message_survives_the_round_trip(cls: type) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(messages_of(cls))
     def check(message: AnyMessage) -> None:
         assert same(decode(wire(message)), message)
@@ -235,7 +235,7 @@ def test_what_does_not_travel_is_refused_by_the_sender(value: object) -> None:
 # --- damage -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=60), max_size=4), st.booleans())
 def test_random_bytes_give_a_codec_error(frames: list[bytes], with_magic: bool) -> None:
     if with_magic and frames:
@@ -243,7 +243,7 @@ def test_random_bytes_give_a_codec_error(frames: list[bytes], with_magic: bool) 
     assert decode_or_codec_error(frames) is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MESSAGES, st.data())
 def test_truncated_frames_give_a_codec_error(message: AnyMessage, data: st.DataObject) -> None:
     frames = wire(message)
@@ -252,7 +252,7 @@ def test_truncated_frames_give_a_codec_error(message: AnyMessage, data: st.DataO
     assert decode_or_codec_error(frames) is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(MESSAGES, st.data())
 def test_flipped_bits_give_a_valid_message_or_a_codec_error(message: AnyMessage, data: st.DataObject) -> None:
     frames = wire(message)
@@ -266,7 +266,7 @@ def test_flipped_bits_give_a_valid_message_or_a_codec_error(message: AnyMessage,
     decode_or_codec_error(frames)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches(), st.data())
 def test_missing_doubled_or_swapped_arrays_never_give_another_error(batch: Batch, data: st.DataObject) -> None:
     frames = wire(batch)
@@ -279,13 +279,13 @@ def packed(body: object, arrays: object) -> bytes:
     return MAGIC + msgpack.packb({"body": body, "arrays": arrays})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PLAIN, PLAIN, st.lists(st.binary(max_size=8), max_size=2))
 def test_any_header_gives_a_codec_error_at_worst(body: object, arrays: object, frames: list[bytes]) -> None:
     decode_or_codec_error([packed(body, arrays), *frames])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MESSAGES, PLAIN, st.data())
 def test_any_value_in_any_field_gives_a_codec_error_at_worst(
     message: AnyMessage, value: object, data: st.DataObject
