@@ -22,11 +22,13 @@ class EngineDiedError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class WeightSnapshot:
-    """All bytes of one version, verified, in a file of this machine: the manifest's tensors end to end."""
+    """Weights of one version that are ready to be loaded."""
 
     version: PolicyVersion
     manifest: WeightManifest
-    path: Path
+    path: Path | None
+    """A file of this machine with the manifest's tensors end to end, verified. None if the transport is not "zmq": the
+    engine then receives them itself."""
 
 
 @dataclass(frozen=True, slots=True)

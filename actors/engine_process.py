@@ -24,11 +24,12 @@ _KEEP_FREED_MEMORY = {
 
 
 @contextlib.contextmanager
-def engine_environment(cores: list[int] | None) -> Iterator[None]:
+def engine_environment(cores: list[int] | None, *, takes_handles: bool = False) -> Iterator[None]:
     """Environment variables for vLLM while its engine process is spawned; they are put back afterwards.
 
     Args:
         cores: CPU cores of the engine, a thread on each. None leaves threads and cores to the libraries.
+        takes_handles: whether the engine takes handles of GPU memory, pickled, from this process.
     """
     wanted = {
         OWNER_VARIABLE: str(os.getpid()),
@@ -40,6 +41,8 @@ def engine_environment(cores: list[int] | None) -> Iterator[None]:
         "LD_PRELOAD": os.environ.get("LD_PRELOAD", ""),
         **_KEEP_FREED_MEMORY,
     }
+    if takes_handles:
+        wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if cores is not None:
         wanted |= {CORES_VARIABLE: ",".join(map(str, cores)), "OMP_NUM_THREADS": str(len(cores))}
     before = {name: os.environ.get(name) for name in wanted}

@@ -11,6 +11,7 @@ of which `init` is the handshake, made once, and `update` the argument of `updat
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -69,31 +70,27 @@ def read_calls(manifest: WeightManifest) -> tuple[dict[str, Any], dict[str, Any]
         ) from error
     handles = update.pop("ipc_handles", None)
     if handles is not None:
-        # vLLM takes handles between its own processes as a pickle; this one was made here and goes no further.
-        update["ipc_handles_pickled"] = base64.b64encode(pickle.dumps(handles)).decode()
+        # torch wants the parts of a handle as a tuple. vLLM takes handles between its own processes as a pickle; this
+        # one is made here and goes to the engine's process alone.
+        tuples = [{card: tuple(parts) for card, parts in handle.items()} for handle in handles]
+        update["ipc_handles_pickled"] = base64.b64encode(pickle.dumps(tuples)).decode()
     return init, update
 
 
 def restore(value: Any) -> Any:
-    """The value that stands in JSON's terms. Lists within handles become tuples, as torch wants them."""
+    """The value that stands in JSON's terms. Raises ValueError for a type that no handle is made of."""
     if isinstance(value, dict):
         if set(value) == {"bytes"}:
             return base64.b64decode(value["bytes"], validate=True)
         if set(value) == {"type"}:
             return _find_type(value["type"])
-        return {key: _as_tuple(restore(inner)) if key.startswith("GPU-") else restore(inner) for key, inner in value.items()}
+        return {key: restore(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [restore(inner) for inner in value]
     return value
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(inner) for inner in value) if isinstance(value, list) else value
-
-
 def _find_type(name: str) -> Any:
-    import importlib
-
     if name in _DTYPES:
         return getattr(importlib.import_module("torch"), name)
     if name not in _TYPES:

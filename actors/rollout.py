@@ -75,6 +75,7 @@ def build_engine(settings: RolloutSettings, stop_token_ids: tuple[int, ...]) -> 
         stop_token_ids,
         settings.seed,
         settings.cores,
+        settings.index,
     )
 
 

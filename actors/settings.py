@@ -41,12 +41,22 @@ class RolloutSettings(Section):
     run_dir: Path
     """The run's folder."""
 
+    @property
+    def index(self) -> int:
+        """The number in the actor's name."""
+        return int(self.name.removeprefix("actor-"))
+
     @model_validator(mode="after")
     def _check(self) -> RolloutSettings:
         if self.actors.max_tokens >= self.model.max_context:
             raise ValueError(
                 f"actors.max_tokens is {self.actors.max_tokens} with model.max_context {self.model.max_context}: "
                 "expected less, to leave room for the prompt. Lower the one or raise the other"
+            )
+        if self.actors.engine == "scripted" and self.weights.transport != "zmq":
+            raise ValueError(
+                f'weights.transport is "{self.weights.transport}" with actors.engine "scripted", which takes weights by '
+                '"zmq" only: set weights.transport = "zmq"'
             )
         if self.cores is not None and not self.cores:
             raise ValueError("cores is an empty list: expected at least one core, or None")

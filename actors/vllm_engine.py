@@ -18,7 +18,9 @@ import numpy as np
 from actors.config import ActorsConfig
 from actors.engine import Completion, EngineDiedError, EngineError, EngineMetrics, GenerateRequest, WeightSnapshot
 from actors.engine_process import engine_environment
+from actors.gpu_transfer import GpuTransfer
 from protocol.config import ModelConfig, WeightsConfig
+from protocol.messages import WeightManifest
 from protocol.version import PolicyVersion
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class VllmEngine:
         stop_token_ids: what ends a completion.
         seed: of the engine.
         cores: CPU cores of the engine process. None leaves them to the system.
+        index: of the actor, from 0: its place among the receivers of weights by nccl.
     """
 
     def __init__(
@@ -50,11 +53,14 @@ class VllmEngine:
         stop_token_ids: tuple[int, ...],
         seed: int = 0,
         cores: list[int] | None = None,
+        index: int = 0,
     ) -> None:
         self._model_path, self._model, self._config, self._weights = model_path, model, config, weights
         self._stop_token_ids, self._seed, self._cores = list(stop_token_ids), seed, cores
+        self._starting: asyncio.Task[AsyncLLM] | None = None
         self._llm: AsyncLLM | None = None
         self._version: PolicyVersion | None = None
+        self._gpu_transfer = GpuTransfer(index)
         self._update = asyncio.Lock()
         self._asleep = False
         self._request_numbers = itertools.count()
@@ -73,14 +79,16 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Start the engine process. Raises EngineError with vLLM's reason."""
+        self._starting = asyncio.create_task(asyncio.to_thread(self._build))
         try:
-            self._llm = await asyncio.to_thread(self._build)
+            # A thread cannot be cancelled: whoever stops waiting leaves it to `close` to end what it starts.
+            self._llm = await asyncio.shield(self._starting)
         except Exception as error:
             raise EngineError(f"vLLM did not start with the model {self._model_path}: {error}") from error
 
     def _build(self) -> AsyncLLM:
         # The environment must be there before vLLM is imported, and before the engine process is spawned.
-        with engine_environment(self._cores):
+        with engine_environment(self._cores, takes_handles=self._weights.transport == "ipc"):
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -160,30 +168,33 @@ class VllmEngine:
     async def load_weights(self, snapshot: WeightSnapshot) -> None:
         """Pause, load, resume. Raises EngineDiedError: weights loaded half-way are no policy at all."""
         async with self._update:
-            started_s = time.monotonic()
             try:
                 await self._replace_weights(snapshot)
             except Exception as error:
                 raise EngineDiedError(f"loading version {snapshot.version} into vLLM failed: {error}") from error
-            self._load_s = time.monotonic() - started_s
 
     async def _replace_weights(self, snapshot: WeightSnapshot) -> None:
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
-        engine, manifest = self._engine, snapshot.manifest
-        payload = {
-            "path": str(snapshot.path),
-            "names": manifest.names,
-            "dtypes": manifest.dtypes,
-            "shapes": manifest.shapes,
-        }
+        engine = self._engine
         await engine.pause_generation(mode="keep", clear_cache=False)
-        await engine.start_weight_update()
-        await engine.update_weights(WeightTransferUpdateRequest(payload))
-        await engine.finish_weight_update(weight_version=str(snapshot.version))
+        # Only from here on does nothing move: the pause itself waits for the decoding step under way.
+        paused_s = time.monotonic()
+        if snapshot.path is None:
+            await self._gpu_transfer.receive(engine, snapshot.manifest)
+        else:
+            await self._load_file(snapshot.manifest, snapshot.path)
         self._version = snapshot.version
         if not self._asleep:
             await engine.resume_generation()
+        self._load_s = time.monotonic() - paused_s
+
+    async def _load_file(self, manifest: WeightManifest, path: Path) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        engine = self._engine
+        payload = {"path": str(path), "names": manifest.names, "dtypes": manifest.dtypes, "shapes": manifest.shapes}
+        await engine.start_weight_update()
+        await engine.update_weights(WeightTransferUpdateRequest(payload))
+        await engine.finish_weight_update(weight_version=str(manifest.version))
 
     async def sleep(self) -> None:
         """Pause; with `actors.sleep_mode` also give the GPU's memory back."""
@@ -208,9 +219,13 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End the engine process, and wait until it is gone."""
-        if self._llm is None:
+        starting, self._starting, self._llm = self._starting, None, None
+        if starting is None:
             return
-        llm, self._llm = self._llm, None
+        try:
+            llm = await starting
+        except Exception:
+            return  # it never ran
         if llm.output_handler is not None:
             # It would take the end of the engine for a failure, and say so.
             llm.output_handler.cancel()

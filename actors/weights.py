@@ -70,7 +70,8 @@ class WeightReceiver:
 
     def release(self, snapshot: WeightSnapshot) -> None:
         """The snapshot is loaded; its file may be overwritten."""
-        self._store.give_back(snapshot.path)
+        if snapshot.path is not None:
+            self._store.give_back(snapshot.path)
 
     async def run(self) -> None:
         """Fetch until cancelled. Raises OSError when there is no room for the weights."""
@@ -99,11 +100,14 @@ class WeightReceiver:
         self._offered.clear()
 
     async def _fetch(self, manifest: WeightManifest) -> None:
+        if manifest.transport != "zmq":
+            self._finish(WeightSnapshot(manifest.version, manifest, None))
+            return
         if error := describe_mismatch(manifest):
             log.error("ignored weights %s: %s", manifest.version, error)
             self._done = manifest.version
             return
-        self._drop_unread()
+        self._drop_unread()  # or there would be no file left
         path = self._store.take(manifest.num_bytes)
         try:
             await self._receive(manifest, path)
@@ -111,8 +115,12 @@ class WeightReceiver:
         except BaseException:
             self._store.give_back(path)
             raise
-        self._done = manifest.version
-        self._ready.put_nowait(WeightSnapshot(manifest.version, manifest, path))
+        self._finish(WeightSnapshot(manifest.version, manifest, path))
+
+    def _finish(self, snapshot: WeightSnapshot) -> None:
+        self._drop_unread()
+        self._done = snapshot.version
+        self._ready.put_nowait(snapshot)
 
     def _drop_unread(self) -> None:
         with contextlib.suppress(asyncio.QueueEmpty):

@@ -18,6 +18,7 @@ from buffer.config import BufferConfig
 from learner.settings import LearnerSettings
 from protocol.config import ScheduleConfig
 from telemetry.config import TelemetryConfig
+from telemetry.exporter import Exporter
 from telemetry.logs import setup_logging
 
 
@@ -37,7 +38,7 @@ class HubPart:
 
     def __init__(self, run_dir: Path, telemetry: TelemetryConfig) -> None:
         _begin_logging("hub", run_dir, telemetry)
-        self._telemetry = telemetry
+        self._exporter = Exporter("hub", telemetry, run_dir)
         self._run_dir = run_dir
         self._stop = asyncio.Event()
 
@@ -65,12 +66,16 @@ class HubPart:
             address=f"tcp://{host}:{config.port or '*'}",
             state=state,
             run_dir=self._run_dir,
+            exporter=self._exporter,
         )
         return self._hub.address
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        await self._hub.serve(self._stop)
+        try:
+            await self._hub.serve(self._stop)
+        finally:
+            self._exporter.close()
 
     async def drain(self, reason: str) -> None:
         """Ask the actors to hand back their leases and end."""
