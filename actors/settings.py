@@ -55,8 +55,8 @@ class RolloutSettings(Section):
             )
         if self.actors.engine == "scripted" and self.weights.transport != "zmq":
             raise ValueError(
-                f'weights.transport is "{self.weights.transport}" with actors.engine "scripted", which takes weights by '
-                '"zmq" only: set weights.transport = "zmq"'
+                f'weights.transport is "{self.weights.transport}" with actors.engine "scripted", which takes weights '
+                'by "zmq" only: set weights.transport = "zmq"'
             )
         if self.cores is not None and not self.cores:
             raise ValueError("cores is an empty list: expected at least one core, or None")

@@ -64,9 +64,11 @@ def train(plan: Plan, recipe: Path) -> None:
     run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
     run.write_config(config.model_dump(mode="json"))
     setup_logging("launcher", run.path, config.telemetry.log_level)
-    with _interrupts() as interrupts, _view(plan, run) as view:
+    with _view(plan, run) as view:
         view.set_phase("starting Ray")
-        with connect_ray(1 + config.learner.ranks + config.actors.count) as on_cluster:
+        num_parts = 1 + config.learner.ranks + config.actors.count
+        # Ray takes the signals for itself when it starts; they are taken back afterwards.
+        with connect_ray(num_parts) as on_cluster, _interrupts() as interrupts:
             supervisor = Supervisor(plan, on_cluster, tell=partial(_tell, view))
             try:
                 view.set_phase("starting hub, learner and actors")
