@@ -4,6 +4,7 @@ Both answer the same prompts (reasoning-gym chain_sum, two terms of one or two d
 tokens each, on the same core:
 
     vllm      vLLM alone, its defaults: LLM.generate gets all prompts at once and returns tokens, no log-probabilities
+    engine    vLLM alone as Rapid runs it: all prompts at once, tokens with log-probabilities and versions
     actor     Rapid's actor: leases from a hub, prompts tokenised, tokens with log-probabilities and versions,
               completions decoded and rewarded in a reward process, groups submitted; its weights came over the wire
 
@@ -27,10 +28,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 RESULT = Path(__file__).parent / "results" / "generation.json"
-SIDES = ("vllm", "actor")
+SIDES = ("vllm", "engine", "actor")
 GROUP_SIZE = 8
 MAX_TOKENS = 16
 MAX_CONTEXT = 128
@@ -52,8 +54,7 @@ def main() -> None:
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side is not None:
-        measure = _measure_vllm if options.side == "vllm" else lambda given: asyncio.run(_measure_actor(given))
-        print(json.dumps(measure(options)))
+        print(json.dumps(_measure(options)))
         return
     rows = [_compare(options, sequences) for sequences in options.sequences]
     _print_table(rows)
@@ -61,6 +62,12 @@ def main() -> None:
     command = f"python -m bench.generation --model PATH --rounds {options.rounds}"
     machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     RESULT.write_text(json.dumps({"command": command, **machine, "rows": rows}, indent=1) + "\n")
+
+
+def _measure(options: argparse.Namespace) -> dict[str, float]:
+    if options.side == "vllm":
+        return _measure_vllm(options)
+    return asyncio.run(_measure_engine(options) if options.side == "engine" else _measure_actor(options))
 
 
 def _compare(options: argparse.Namespace, sequences: int) -> dict[str, Any]:
@@ -76,18 +83,18 @@ def _compare(options: argparse.Namespace, sequences: int) -> dict[str, Any]:
     for unit in ("tokens_per_s", "tokens_per_cpu_s"):
         for side in SIDES:
             row[f"{side}_{unit}"] = round(max(one[unit] for one in found[side]), 1)
-        row[f"ratio_{unit}"] = round(row[f"actor_{unit}"] / row[f"vllm_{unit}"], 3)
+        for side in SIDES[:-1]:
+            row[f"actor_to_{side}_{unit}"] = round(row[f"actor_{unit}"] / row[f"{side}_{unit}"], 3)
     return row
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    print("sequences   vllm tok/s   actor tok/s   ratio   vllm tok/cpu-s   actor tok/cpu-s   ratio")
-    for row in rows:
-        print(
-            f"{row['sequences']:9}   {row['vllm_tokens_per_s']:10}   {row['actor_tokens_per_s']:11}   "
-            f"{row['ratio_tokens_per_s']:5}   {row['vllm_tokens_per_cpu_s']:14}   "
-            f"{row['actor_tokens_per_cpu_s']:15}   {row['ratio_tokens_per_cpu_s']:5}"
-        )
+    for unit in ("tokens_per_s", "tokens_per_cpu_s"):
+        print(f"{unit}\nsequences   vllm     engine   actor    actor/vllm   actor/engine")
+        for row in rows:
+            rates = "".join(f"{row[f'{side}_{unit}']:<9}" for side in SIDES)
+            ratios = f"{row[f'actor_to_vllm_{unit}']:<13}{row[f'actor_to_engine_{unit}']}"
+            print(f"{row['sequences']:<12}{rates}{ratios}")
 
 
 def _engine_cpu_s() -> float:
@@ -138,6 +145,34 @@ def _prompts(options: argparse.Namespace, count: int) -> list[list[int]]:
 
     task, text = build_task(TaskConfig(**TASK)), ChatText(options.model)
     return [text.encode(task.prompt(index).messages).tolist() for index in range(count)]
+
+
+# --- the engine alone -------------------------------------------------------------------------------
+
+
+async def _measure_engine(options: argparse.Namespace) -> dict[str, float]:
+    from actors.engine import GenerateRequest
+    from actors.rollout import build_engine
+    from actors.text import ChatText
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = _settings(options, "tcp://127.0.0.1:1", Path(folder))
+    engine = build_engine(settings, ChatText(options.model).stop_token_ids)
+    await engine.start()
+    prompts = _prompts(options, NUM_WARM_GROUPS + _num_groups(options))
+    # The version is what a first update would have set.
+    await engine._engine.update_weight_version("1.0")
+    requests = [
+        GenerateRequest(f"0:{index}", np.array(token_ids, np.int32), GROUP_SIZE, MAX_TOKENS, 1.0, 0)
+        for index, token_ids in enumerate(prompts)
+    ]
+    await asyncio.gather(*map(engine.generate, requests[:NUM_WARM_GROUPS]))
+    cpu_s, begin_s = _engine_cpu_s(), time.monotonic()
+    groups = await asyncio.gather(*map(engine.generate, requests[NUM_WARM_GROUPS:]))
+    elapsed_s, cpu_s = time.monotonic() - begin_s, _engine_cpu_s() - cpu_s
+    await engine.close()
+    num_tokens = sum(len(one.token_ids) for group in groups for one in group)
+    return {"tokens_per_s": num_tokens / elapsed_s, "tokens_per_cpu_s": num_tokens / cpu_s}
 
 
 # --- the actor --------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from learner.batch import TrainBatch, build_batch
 from learner.checkpoint import CheckpointInfo, model_identity, write_checkpoint
 from learner.engine import NonFiniteGradientError, TrainingEngine
 from learner.link import expect
+from learner.memory import TRIM_EVERY, trim_memory
 from learner.ranks import Ranks, join_ranks, leave_ranks
 from learner.record import Timings, step_record
 from learner.settings import LearnerSettings
@@ -163,6 +164,8 @@ class Learner:
         if successor.step - self._published.step >= self._settings.schedule.broadcast_every:
             timings.publish_s = self._publish()
         self._record(batch, data, update, lr, timings)
+        if successor.step % TRIM_EVERY == 0:
+            trim_memory()
 
     def _update_or_note(self, batch: Batch, data: TrainBatch, lr: float) -> Update:
         try:
