@@ -76,10 +76,15 @@ class Engine(Protocol):
 
     @property
     def version(self) -> PolicyVersion | None:
-        """The weights loaded; None before the first `load_weights`."""
+        """The weights that generate; None before they have a name."""
 
-    async def start(self) -> None:
-        """Load the model; seconds with vLLM. Raises EngineError."""
+    async def start(self, version: PolicyVersion | None = None) -> None:
+        """Load the model; seconds with vLLM. Raises EngineError.
+
+        Args:
+            version: names the weights in the model's folder, which then generate until others are loaded. None
+                leaves them without a name: nothing is generated before `load_weights`.
+        """
 
     async def generate(self, request: GenerateRequest) -> list[Completion]:
         """The completions, in order. Cancelling aborts the request.

@@ -87,12 +87,13 @@ class ScriptedEngine:
         """Counts for telemetry."""
         return EngineMetrics(self._generated_tokens, self._active_sequences, self._load_s)
 
-    async def start(self) -> None:
+    async def start(self, version: PolicyVersion | None = None) -> None:
         """Load the model. Raises EngineError."""
         try:
             self._model = await self._compute(_load_model, self._model_path)
         except Exception as error:
             raise EngineError(f"transformers could not load the model {self._model_path}: {error}") from error
+        self._version = version
 
     async def generate(self, request: GenerateRequest) -> list[Completion]:
         """The completions, in order."""

@@ -77,7 +77,7 @@ class VllmEngine:
         """Counts for telemetry."""
         return EngineMetrics(self._generated_tokens, self._active_sequences, self._load_s)
 
-    async def start(self) -> None:
+    async def start(self, version: PolicyVersion | None = None) -> None:
         """Start the engine process. Raises EngineError with vLLM's reason."""
         self._starting = asyncio.create_task(asyncio.to_thread(self._build))
         try:
@@ -85,6 +85,9 @@ class VllmEngine:
             self._llm = await asyncio.shield(self._starting)
         except Exception as error:
             raise EngineError(f"vLLM did not start with the model {self._model_path}: {error}") from error
+        if version is not None:
+            await self._llm.update_weight_version(str(version))
+            self._version = version
 
     def _build(self) -> AsyncLLM:
         # The environment must be there before vLLM is imported, and before the engine process is spawned.

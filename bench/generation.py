@@ -59,7 +59,8 @@ def main() -> None:
     rows = [_compare(options, sequences) for sequences in options.sequences]
     _print_table(rows)
     RESULT.parent.mkdir(exist_ok=True)
-    command = f"python -m bench.generation --model PATH --rounds {options.rounds}"
+    sequences = " ".join(map(str, options.sequences))
+    command = f"python -m bench.generation --model PATH --sequences {sequences} --rounds {options.rounds}"
     machine = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     RESULT.write_text(json.dumps({"command": command, **machine, "rows": rows}, indent=1) + "\n")
 

@@ -15,6 +15,7 @@ from actors.engine import Engine, GenerateRequest
 from actors.rollout import build_engine
 from actors.settings import RolloutSettings
 from actors.text import ChatText
+from protocol.version import PolicyVersion
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.passk import pass_at_k
@@ -62,7 +63,7 @@ async def _measure(config: RapidConfig, model_dir: Path, num_samples: int) -> li
         engine = build_engine(_settings(config, model_dir, Path(folder)), text.stop_token_ids)
         runner = RewardRunner(config.task, config.actors.reward_workers, config.actors.reward_timeout_s, split="eval")
         try:
-            await engine.start()
+            await engine.start(PolicyVersion(1, 0))
             return await _ask_all(config, engine, text, runner, num_samples)
         finally:
             await engine.close()
