@@ -36,6 +36,8 @@ def make_llama(folder: Path, tied: bool, seed: int = 0, vocabulary: int = 128) -
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    # Threads that spin for each other cost minutes where other processes have the cores.
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,

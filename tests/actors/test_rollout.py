@@ -180,10 +180,10 @@ def test_drain_with_abandon_hands_the_leases_back_unfailed_and_takes_no_more(mod
 
 def test_drain_without_abandon_finishes_what_is_held(model):
     async def scenario():
-        world = World(*model, num_prompts=20, scripted={"tokens_per_s": 200.0})
+        world = World(*model, num_prompts=20, scripted={"tokens_per_s": 50.0})
         async with running(world):
             await world.publish(V0)
-            await world.hub.until(lambda: len(world.hub.waiting) <= 15)
+            await world.hub.until(lambda: world.hub.last_beat.metrics.get(ACTOR_RUNNING.name) == 15)
             await world.hub.push(Drain(reason="the end", abandon=False))
             await world.hub.until(lambda: world.hub.last_beat.waiting_for == "nothing: drained")
             return world.hub

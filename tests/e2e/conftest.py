@@ -61,8 +61,8 @@ class Run:
         return self.log.read_text(errors="replace")
 
     def interrupt(self) -> None:
-        """What Ctrl-C does to the process that the user sees."""
-        self.process.send_signal(signal.SIGINT)
+        """What Ctrl-C in a terminal does: the whole process group hears of it."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def processes(self) -> list[psutil.Process]:
         """All living processes that this run started, adopted ones included: they inherit its mark."""
@@ -122,7 +122,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         environment = {**os.environ, "RAPID_TEST_MARK": mark}
         environment.pop("RAY_ADDRESS", None)
         with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         runs.append(Run(tmp_path / name, mark, log, process))
         return runs[-1]
 
