@@ -163,11 +163,22 @@ class Supervisor:
             schedule=config.schedule,
             task=config.task,
             telemetry=config.telemetry,
-            seed=config.run.seed,
+            seed=self._actor_seed(rollout),
             cores=self._cores.actor(rollout.bundle - 1 - config.learner.ranks),
             run_dir=self.plan.run_dir,
         )
         rollout.task = rollout.handle.run.remote(settings)
+
+    def _actor_seed(self, rollout: _Rollout) -> int:
+        """vLLM draws all its numbers from one seed, so that each start of each actor needs one of its own.
+
+        The scripted engine draws by prompt, so that it must not matter which actor generates it.
+        """
+        config = self.plan.config
+        if config.actors.engine == "scripted":
+            return config.run.seed
+        index = rollout.bundle - 1 - config.learner.ranks
+        return config.run.seed + index + config.actors.count * (rollout.starts - 1)
 
     def poll(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for something to end. True once the learner is done.
