@@ -15,6 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 
 from rapid.errors import RunFailedError
 
+_REMOVE_ATTEMPTS = 10
 _OBJECT_STORE_BYTES = 100 * 2**20  # Ray only places and restarts here; the data travels over ZeroMQ
 
 
@@ -53,7 +54,16 @@ def connect_ray(num_cpus: int) -> Iterator[bool]:
         yield False
     finally:
         ray.shutdown()
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    # Ray's processes may write their last lines while they end.
+    for _ in range(_REMOVE_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.5)
 
 
 def reserve(bundles: list[dict[str, float]], names: list[str], timeout_s: float) -> PlacementGroup:
