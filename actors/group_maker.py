@@ -65,7 +65,7 @@ class GroupMaker:
     def _encode(self, item: WorkItem) -> np.ndarray:
         try:
             token_ids = self._text.encode(self._task.prompt(item.index).messages)
-        except Exception as error:
+        except Exception as error:  # The task may be the user's: anything may happen in it.
             raise GroupFailedError(f"prompt {item.index}: {type(error).__name__}: {error}") from error
         if len(token_ids) >= self._settings.model.max_context:
             raise GroupFailedError(

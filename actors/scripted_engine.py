@@ -91,7 +91,7 @@ class ScriptedEngine:
         """Load the model. Raises EngineError."""
         try:
             self._model = await self._compute(_load_model, self._model_path)
-        except Exception as error:
+        except Exception as error:  # transformers raises many types for a model that it cannot load.
             raise EngineError(f"transformers could not load the model {self._model_path}: {error}") from error
         self._version = version
 
@@ -128,7 +128,7 @@ class ScriptedEngine:
         started_s = time.monotonic()
         try:
             await self._compute(self._replace_weights, snapshot)
-        except Exception as error:
+        except Exception as error:  # Whatever it was, the weights may be half replaced.
             raise EngineDiedError(f"loading version {snapshot.version} failed: {error}") from error
         self._load_s = time.monotonic() - started_s
 

@@ -83,7 +83,7 @@ class VllmEngine:
         try:
             # A thread cannot be cancelled: whoever stops waiting leaves it to `close` to end what it starts.
             self._llm = await asyncio.shield(self._starting)
-        except Exception as error:
+        except Exception as error:  # vLLM raises many types for what it cannot serve.
             raise EngineError(f"vLLM did not start with the model {self._model_path}: {error}") from error
         if version is not None:
             await self._llm.update_weight_version(str(version))
@@ -148,7 +148,7 @@ class VllmEngine:
                     return output.outputs
         except EngineDeadError as error:
             raise EngineDiedError(f"the vLLM engine died while it generated {request.entry_id}") from error
-        except Exception as error:
+        except Exception as error:  # The engine lives, so that only this request failed.
             raise EngineError(f"vLLM refused the prompt of {request.entry_id}: {error}") from error
         raise EngineError(f"vLLM ended {request.entry_id} without a result")
 
@@ -173,7 +173,7 @@ class VllmEngine:
         async with self._update:
             try:
                 await self._replace_weights(snapshot)
-            except Exception as error:
+            except Exception as error:  # Whatever it was, the weights may be half replaced.
                 raise EngineDiedError(f"loading version {snapshot.version} into vLLM failed: {error}") from error
 
     async def _replace_weights(self, snapshot: WeightSnapshot) -> None:

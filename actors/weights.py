@@ -112,7 +112,7 @@ class WeightReceiver:
         try:
             await self._receive(manifest, path)
             await asyncio.to_thread(verify_file, manifest, path)
-        except BaseException:
+        except BaseException:  # A cancelled fetch must give its file back too.
             self._store.give_back(path)
             raise
         self._finish(WeightSnapshot(manifest.version, manifest, path))

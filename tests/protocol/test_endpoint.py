@@ -307,9 +307,16 @@ def test_finish_waits_for_the_answers_under_way() -> None:
 
 def test_close_cancels_what_is_under_way_and_may_be_repeated() -> None:
     async def scenario() -> None:
-        async with serving() as server:
+        async def never(peer: bytes, message: AnyMessage) -> AnyMessage:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        async with serving(never) as server:
             client = Client(server.address)
+            request = asyncio.create_task(client.request(Inspect()))
+            await asyncio.sleep(0)
             await client.close()
+            assert isinstance((await asyncio.gather(request, return_exceptions=True))[0], asyncio.CancelledError)
             await client.close()
             server.close()
             server.close()
