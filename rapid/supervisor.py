@@ -32,11 +32,16 @@ _END_TIMEOUT_S = 30.0
 class _Rollout:
     """One rollout actor and how often it was started."""
 
-    name: str
+    index: int
     bundle: int
     handle: Any = None
     task: Any = None
     starts: int = 0
+
+    @property
+    def name(self) -> str:
+        """As the hub and the logs know it."""
+        return f"actor-{self.index}"
 
 
 @dataclass
@@ -58,9 +63,7 @@ class Supervisor:
         self._cores = CorePlan([None], [None] * config.learner.ranks) if self.on_cluster else plan_cores(config)
         self._start_hub()
         self._start_learner()
-        self._rollouts = [
-            _Rollout(f"actor-{index}", 1 + config.learner.ranks + index) for index in range(config.actors.count)
-        ]
+        self._rollouts = [_Rollout(index, 1 + config.learner.ranks + index) for index in range(config.actors.count)]
         for rollout in self._rollouts:
             self._start_actor(rollout)
 
@@ -164,7 +167,7 @@ class Supervisor:
             task=config.task,
             telemetry=config.telemetry,
             seed=self._actor_seed(rollout),
-            cores=self._cores.actor(rollout.bundle - 1 - config.learner.ranks),
+            cores=self._cores.actor(rollout.index),
             run_dir=self.plan.run_dir,
         )
         rollout.task = rollout.handle.run.remote(settings)
@@ -177,8 +180,7 @@ class Supervisor:
         config = self.plan.config
         if config.actors.engine == "scripted":
             return config.run.seed
-        index = rollout.bundle - 1 - config.learner.ranks
-        return config.run.seed + index + config.actors.count * (rollout.starts - 1)
+        return config.run.seed + rollout.index + config.actors.count * (rollout.starts - 1)
 
     def poll(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for something to end. True once the learner is done.
