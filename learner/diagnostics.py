@@ -31,7 +31,9 @@ def batch_diagnostics(
 
         ratio_mean, clipped_fraction, ess_fraction    over the ratios of the level
         kl_behaviour    KL(μ‖π) in nats per token, the k3 estimator: mean of π/μ − 1 − log(π/μ), never negative
-        logprob_diff_mean    mean |log μ − log π| over tokens of lag 0; None where there are none
+        logprob_diff_mean    mean |log μ − log π| over the tokens of completions wholly of lag 0; None where there are
+            none. A completion that weights changed under is left out: its later tokens were drawn over the KV cache
+            of earlier weights, so that even equal programs differ on them.
         by_lag    {lag: the same for its tokens, with ratio quantiles and counts}; a completion whose tokens have
                   several lags counts, at the levels of completions, under its largest
 
@@ -42,8 +44,9 @@ def batch_diagnostics(
     log_ratios = trainer_logprobs.detach().double() - generator_logprobs.double()
     num_completions = int(completion_of.max()) + 1
     unit_log_ratios = level_log_ratios(log_ratios, completion_of, num_completions, level)
-    unit_lags = lags if level == "token" else _largest_by_completion(lags, completion_of, num_completions)
-    current = lags == 0
+    completion_lags = _largest_by_completion(lags, completion_of, num_completions)
+    unit_lags = lags if level == "token" else completion_lags
+    current = completion_lags[completion_of] == 0
     by_lag = {
         lag: {
             **_describe(unit_log_ratios[unit_lags == lag], log_ratios[lags == lag], bounds),

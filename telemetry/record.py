@@ -45,7 +45,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "logprob_diff_mean",
         float,
-        "Mean |generator - trainer| logprob at equal version, in nats; null where no token has lag 0.",
+        "Mean |generator - trainer| logprob at equal version, in nats; null where no completion is wholly of lag 0.",
         nullable=True,
     ),
     Key("loss", float, "Value of the surrogate loss."),

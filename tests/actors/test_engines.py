@@ -108,6 +108,23 @@ def reference_logprobs(module: torch.nn.Module, prompt: np.ndarray, one: Complet
     return logprobs.gather(1, token_ids[0, len(prompt) :, None])[:, 0].numpy()
 
 
+def replayed_logprobs(
+    modules: dict[PolicyVersion, torch.nn.Module], prompt: np.ndarray, one: Completion, keeps_kv: bool
+) -> np.ndarray:
+    """The same, token by token, each with the weights that its span names, over the KV that the weights before left."""
+    from transformers import DynamicCache
+
+    token_ids = torch.from_numpy(np.concatenate([prompt, one.token_ids]).astype(np.int64))
+    cache, seen, logprobs = DynamicCache() if keeps_kv else None, 0, []
+    for version in [version for version, num_tokens in one.spans for _ in range(num_tokens)]:
+        end = len(prompt) + len(logprobs)
+        with torch.no_grad():
+            output = modules[version](token_ids[None, seen:end], past_key_values=cache, use_cache=keeps_kv)
+        seen = end if keeps_kv else 0
+        logprobs.append(float(torch.log_softmax(output.logits[0, -1].float(), dim=-1)[token_ids[end]]))
+    return np.array(logprobs)
+
+
 def mean_difference(bench: Bench, drawn: list[tuple[np.ndarray, Completion]], temperature: float) -> float:
     module = bench.module
     differences = [reference_logprobs(module, prompt, one, temperature) - one.logprobs for prompt, one in drawn]
@@ -156,19 +173,33 @@ def test_sequences_under_way_survive_updates_and_say_which_tokens_are_whose(benc
     async def scenario():
         first = bench.version
         tasks = [asyncio.create_task(bench.generate(prompt, max_tokens=170)) for prompt in PROMPTS]
-        versions = [first]
+        modules = {first: copy.deepcopy(bench.module)}
         for seed in (5, 6):
             await bench.until_drawn(24 * 4)
-            versions.append(await bench.load_next(seed))
-        return versions, [one for group in await asyncio.gather(*tasks) for one in group]
+            version = await bench.load_next(seed)
+            modules[version] = copy.deepcopy(bench.module)
+        groups = await asyncio.gather(*tasks)
+        return modules, [(prompt, one) for prompt, group in zip(PROMPTS, groups, strict=True) for one in group]
 
-    versions, completions = bench.run(scenario())
+    modules, drawn = bench.run(scenario())
+    completions = [one for _, one in drawn]
     assert len(completions) == 24
     for one in completions:
         assert sum(num_tokens for _, num_tokens in one.spans) == len(one.token_ids)
         assert [version for version, _ in one.spans] == sorted({version for version, _ in one.spans})
-    assert {version for one in completions for version, _ in one.spans} == set(versions)
+    assert {version for one in completions for version, _ in one.spans} == set(modules)
     assert max(len(one.spans) for one in completions) == 3
+    keeps_kv = bench.kind != "scripted"
+    replayed = [replayed_logprobs(modules, prompt, one, keeps_kv) for prompt, one in drawn[::4]]
+    differences = [np.abs(mine - one.logprobs) for mine, (_, one) in zip(replayed, drawn[::4], strict=True)]
+    assert np.concatenate(differences).mean() < 0.06
+    # A label that is off by one would show in the first token of each span, where it would be lost in the mean.
+    firsts = [
+        difference[start]
+        for difference, (_, one) in zip(differences, drawn[::4], strict=True)
+        for start in np.cumsum([num_tokens for _, num_tokens in one.spans])[:-1]
+    ]
+    assert np.mean(firsts) < 0.06
 
 
 def test_a_sleeping_engine_draws_nothing_keeps_its_sequences_and_takes_weights(bench):

@@ -35,7 +35,7 @@ def test_sequence_level_worked_by_hand():
     assert found["clipped_fraction"] == pytest.approx(1 / 3)  # e alone is above 2
     assert found["ess_fraction"] == pytest.approx(sum(ratios) ** 2 / (3 * sum(r * r for r in ratios)))
     assert found["kl_behaviour"] == pytest.approx((2 * k3(0.5) + k3(-0.5) + k3(0.1)) / 5, rel=1e-5)
-    assert found["logprob_diff_mean"] == pytest.approx(0.25)  # lag 0: |0| and |−0.5|
+    assert found["logprob_diff_mean"] == 0  # the second alone is wholly of lag 0
     assert found["lag_mean"] == pytest.approx(0.8)  # (1 + 1 + 0 + 0 + 2) / 5
     assert found["lag_max"] == 2
 
@@ -64,6 +64,12 @@ def test_a_lag_without_a_completion_of_its_own_has_no_ratios():
     found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, level="sequence", bounds=(None, 2.0))
     assert found["by_lag"][0]["ratio_mean"] is None
     assert found["by_lag"][0]["tokens"] == 1
+
+
+def test_the_difference_between_the_programs_is_taken_where_no_weights_changed():
+    lags = torch.tensor([0, 0, 1, 0, 2])
+    found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, level="token", bounds=(None, None))
+    assert found["logprob_diff_mean"] == pytest.approx(0.5)  # the first completion; the last changed in its middle
 
 
 def test_without_lag_zero_there_is_no_difference_to_report():
