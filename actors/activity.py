@@ -56,12 +56,14 @@ class Activity:
         """A lease went back as failed."""
         self._exporter.inc(catalogue.ACTOR_GROUPS_FAILED)
 
-    def count_load(self, stall_s: float) -> None:
-        """New weights are loaded."""
+    def count_load(self, fetch_s: float, stall_s: float) -> None:
+        """New weights were fetched, and loaded."""
+        self._exporter.observe(catalogue.ACTOR_WEIGHT_FETCH, fetch_s)
         self._exporter.observe(catalogue.ACTOR_STALL, stall_s)
 
-    def count_reward(self, seconds: float) -> None:
-        """A group has its rewards."""
+    def count_reward(self, seconds: float, failures: int) -> None:
+        """A group has its rewards, or a completion of it has failed."""
+        self._exporter.inc(catalogue.ACTOR_REWARD_FAILURES, failures)
         self._exporter.observe(catalogue.ACTOR_REWARD, seconds)
 
     def measure(self, engine: EngineMetrics, fetched_bytes: int, step: int | None) -> dict[str, float]:

@@ -29,6 +29,8 @@ class WeightSnapshot:
     path: Path | None
     """A file of this machine with the manifest's tensors end to end, verified. None if the transport is not "zmq": the
     engine then receives them itself."""
+    fetch_s: float = 0.0
+    """Seconds that fetching and verifying took."""
 
 
 @dataclass(frozen=True, slots=True)

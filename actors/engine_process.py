@@ -24,11 +24,12 @@ _KEEP_FREED_MEMORY = {
 
 
 @contextlib.contextmanager
-def engine_environment(cores: list[int] | None, *, takes_handles: bool = False) -> Iterator[None]:
+def engine_environment(cores: list[int] | None, folder: str, *, takes_handles: bool = False) -> Iterator[None]:
     """Environment variables for vLLM while its engine process is spawned; they are put back afterwards.
 
     Args:
         cores: CPU cores of the engine, a thread on each. None leaves threads and cores to the libraries.
+        folder: for sockets and temporary files, most of which vLLM leaves behind.
         takes_handles: whether the engine takes handles of GPU memory, pickled, from this process.
     """
     wanted = {
@@ -39,6 +40,9 @@ def engine_environment(cores: list[int] | None, *, takes_handles: bool = False) 
         "TOKENIZERS_PARALLELISM": "false",
         # vLLM adds libraries to it for its own children; ours should not inherit them.
         "LD_PRELOAD": os.environ.get("LD_PRELOAD", ""),
+        # The first for the sockets that this process names, the second for what its children make.
+        "VLLM_RPC_BASE_PATH": folder,
+        "TMPDIR": folder,
         **_KEEP_FREED_MEMORY,
     }
     if takes_handles:

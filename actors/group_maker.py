@@ -102,8 +102,8 @@ class GroupMaker:
         started_s = time.monotonic()
         texts = [self._text.decode(completion.token_ids) for completion in completions]
         outcomes = await self._runner.score(item.index, texts)
-        self._activity.count_reward(time.monotonic() - started_s)
         failures = [outcome.failure for outcome in outcomes if outcome.reward is None]
+        self._activity.count_reward(time.monotonic() - started_s, len(failures))
         if failures:
             raise GroupFailedError(f"reward of {len(failures)} of {len(outcomes)} completions: {failures[0]}")
         return [outcome.reward for outcome in outcomes]

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _GOODBYE_S = 2.0
 _CANCEL_AGAIN_S = 0.2
+_TURN_POLL_S = 0.01
 
 
 async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
@@ -103,6 +104,8 @@ class Rollout:
         self._draining = False
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._awake.set()
+        self._turn_lock = asyncio.Lock()
+        self._is_asleep = False
         self._phase_changed = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -182,16 +185,21 @@ class Rollout:
         await self._started.wait()
         while True:
             snapshot = await self._receiver.take()
-            # A sleeping engine has no memory for weights.
-            await self._awake.wait()
-            await self._load_snapshot(snapshot)
+            while True:
+                await self._awake.wait()
+                async with self._turn_lock:
+                    # A sleeping engine has no memory for weights, and may still sleep when its turn has come.
+                    if not self._is_asleep:
+                        await self._load_snapshot(snapshot)
+                        break
+                await asyncio.sleep(_TURN_POLL_S)
 
     async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
         try:
             await self._engine.load_weights(snapshot)
         finally:
             self._receiver.release(snapshot)
-        self._activity.count_load(self._engine.metrics.load_s)
+        self._activity.count_load(snapshot.fetch_s, self._engine.metrics.load_s)
         log.info("loaded weights %s in %.2f s", snapshot.version, self._engine.metrics.load_s)
         self._loaded.set()
         # The hub grants by what it knows of our version, also to a request that it is holding back.
@@ -202,7 +210,9 @@ class Rollout:
         while True:
             await self._phase_changed.wait()
             self._phase_changed.clear()
-            await (self._engine.wake() if self._awake.is_set() else self._engine.sleep())
+            async with self._turn_lock:
+                self._is_asleep = not self._awake.is_set()
+                await (self._engine.sleep() if self._is_asleep else self._engine.wake())
             self._beat_now.set()
 
     async def _lease(self) -> None:
@@ -293,8 +303,8 @@ class Rollout:
 async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until all have ended; their errors are dropped.
 
-    Once is not enough: in Python 3.11 `asyncio.wait_for` swallows a cancellation that comes together with its result,
-    and the task goes on.
+    Once is not enough: libraries use `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes
+    together with its result, and the task goes on.
     """
     pending = set(tasks)
     while pending:

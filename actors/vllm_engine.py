@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class VllmEngine:
     ) -> None:
         self._model_path, self._model, self._config, self._weights = model_path, model, config, weights
         self._stop_token_ids, self._seed, self._cores = list(stop_token_ids), seed, cores
+        self._folder = tempfile.TemporaryDirectory(prefix="rapid-engine-", ignore_cleanup_errors=True)
         self._starting: asyncio.Task[AsyncLLM] | None = None
         self._llm: AsyncLLM | None = None
         self._version: PolicyVersion | None = None
@@ -91,7 +93,7 @@ class VllmEngine:
 
     def _build(self) -> AsyncLLM:
         # The environment must be there before vLLM is imported, and before the engine process is spawned.
-        with engine_environment(self._cores, takes_handles=self._weights.transport == "ipc"):
+        with engine_environment(self._cores, self._folder.name, takes_handles=self._weights.transport == "ipc"):
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -221,25 +223,34 @@ class VllmEngine:
             self._asleep = False
 
     async def close(self) -> None:
-        """End the engine process, and wait until it is gone."""
+        """End the engine process, wait until it is gone, and remove its folder."""
         starting, self._starting, self._llm = self._starting, None, None
-        if starting is None:
-            return
         try:
-            llm = await starting
-        except Exception:
-            return  # it never ran
-        if llm.output_handler is not None:
-            # It would take the end of the engine for a failure, and say so.
-            llm.output_handler.cancel()
-            await asyncio.wait([llm.output_handler])
-        await asyncio.to_thread(_shut_down, llm)
+            if starting is not None and (llm := await _result(starting)) is not None:
+                await _end(llm)
+        finally:
+            self._folder.cleanup()
 
     @property
     def _engine(self) -> AsyncLLM:
         if self._llm is None:
             raise EngineDiedError("the vLLM engine is not running; call start() first")
         return self._llm
+
+
+async def _result(starting: asyncio.Task[AsyncLLM]) -> AsyncLLM | None:
+    try:
+        return await starting
+    except Exception:  # Whoever started it has heard the reason; it never ran.
+        return None
+
+
+async def _end(llm: AsyncLLM) -> None:
+    if llm.output_handler is not None:
+        # It would take the end of the engine for a failure, and say so.
+        llm.output_handler.cancel()
+        await asyncio.wait([llm.output_handler])
+    await asyncio.to_thread(_shut_down, llm)
 
 
 def _shut_down(llm: AsyncLLM) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import mmap
+import time
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -107,6 +108,7 @@ class WeightReceiver:
             log.error("ignored weights %s: %s", manifest.version, error)
             self._done = manifest.version
             return
+        started_s = time.monotonic()
         self._drop_unread()  # or there would be no file left
         path = self._store.take(manifest.num_bytes)
         try:
@@ -115,7 +117,7 @@ class WeightReceiver:
         except BaseException:  # A cancelled fetch must give its file back too.
             self._store.give_back(path)
             raise
-        self._finish(WeightSnapshot(manifest.version, manifest, path))
+        self._finish(WeightSnapshot(manifest.version, manifest, path, time.monotonic() - started_s))
 
     def _finish(self, snapshot: WeightSnapshot) -> None:
         self._drop_unread()

@@ -29,5 +29,6 @@ class Bell:
         if left <= 0:
             return False
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ring.wait(), left)
+            async with asyncio.timeout(left):
+                await ring.wait()
         return True

@@ -5,6 +5,8 @@ BufferFault
 └── LedgerError         a saved ledger that is damaged or of another run, or a sum that does not add up
 """
 
+from __future__ import annotations
+
 
 class BufferFault(Exception):
     """Base of what can go wrong inside the buffer."""
@@ -18,6 +20,11 @@ class TransitionError(BufferFault):
         self.entry_id = entry_id
         self.event = event
         self.state = state
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[type[TransitionError], tuple[str, str, str, list[str]]]:
+        # Without it an instance could not be rebuilt in another process, and Ray would lose what it says.
+        return type(self), (self.entry_id, self.event, self.state, self.allowed)
 
 
 class LedgerError(BufferFault):

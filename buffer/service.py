@@ -140,7 +140,8 @@ class Hub:
                 task.result()
             self._step(self.machine.drain, "the hub is stopping")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._flush(), _FLUSH_S)
+                async with asyncio.timeout(_FLUSH_S):
+                    await self._flush()
         finally:
             for task in (*loops, stopped):
                 task.cancel()

@@ -13,6 +13,7 @@ Nothing here imports torch at the top, so that a resume is checked before anythi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from learner.ranks import Ranks
 
 FORMAT = 1
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"^step-\d{6,}$")
 # What makes two models the same, under transformers' names in config.json.
 _IDENTITY = (
@@ -86,11 +89,17 @@ class ResumePoint:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Folders of finished checkpoints, oldest first: a later incarnation is newer, whatever its step.
 
-    Raises ResumeError where one is damaged.
+    One whose description cannot be read is left out, with a warning.
     """
     folder = run_dir / "checkpoints"
     found = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: read_info(path).version)
+    versions: dict[Path, PolicyVersion] = {}
+    for path in found:
+        try:
+            versions[path] = read_info(path).version
+        except ResumeError as error:
+            log.warning("passed over a checkpoint: %s", error)
+    return sorted(versions, key=lambda path: versions[path])
 
 
 def check_resume(
@@ -160,7 +169,10 @@ def newest_checkpoint(run_dir: Path) -> Path:
     """Raises ResumeError where there is none."""
     checkpoints = list_checkpoints(run_dir)
     if not checkpoints:
-        raise ResumeError(f"{run_dir / 'checkpoints'} holds no checkpoint, expected one: start without --resume")
+        raise ResumeError(
+            f"{run_dir / 'checkpoints'} holds no checkpoint that can be read, so that there is nothing to resume: "
+            "begin anew under another --run NAME, or remove that run's folder"
+        )
     return checkpoints[-1]
 
 
@@ -180,7 +192,9 @@ def read_info(path: Path) -> CheckpointInfo:
         lineage = Lineage(tuple(values.pop("branch_steps")))
         return CheckpointInfo(version=version, lineage=lineage, **values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ResumeError(f"{path / 'learner.json'} is damaged: {error}. Resume from another checkpoint") from error
+        raise ResumeError(
+            f"{path / 'learner.json'} is damaged: {error}. Remove that folder to go on from one before"
+        ) from error
 
 
 def write_info(folder: Path, info: CheckpointInfo, ledger: Mapping[str, object]) -> None:
@@ -195,9 +209,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ResumeError(f"cannot read {path}: {error}. Resume from another checkpoint") from error
+        raise ResumeError(f"cannot read {path}: {error}. Remove that folder to go on from one before") from error
     if not isinstance(values, dict):
-        raise ResumeError(f"{path} holds {type(values).__name__}, expected a map. Resume from another checkpoint")
+        raise ResumeError(
+            f"{path} holds {type(values).__name__}, expected a map. Remove that folder to go on from one before"
+        )
     return values
 
 
@@ -303,7 +319,7 @@ def load_rank(folder: Path, rank: int) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ResumeError(f"cannot read {path}: {error}. Resume from another checkpoint") from error
+        raise ResumeError(f"cannot read {path}: {error}. Remove that folder to go on from one before") from error
     torch.set_rng_state(tensors["rng.cpu"])
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])

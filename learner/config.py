@@ -12,6 +12,7 @@ LossName = Literal["rapid", "policy_gradient", "grpo"]
 WeightLevel = Literal["sequence", "token", "length_normalised"]
 Baseline = Literal["weighted", "plain", "leave_one_out", "self_normalised"]
 AdvantageScale = Literal["none", "std"]
+LrDecay = Literal["none", "linear", "cosine"]
 Normaliser = Literal["completion", "length", "tokens", "constant"]
 
 
@@ -41,6 +42,11 @@ class LearnerConfig(Section):
     """Learning rate of AdamW after the warm-up."""
     warmup_steps: int = Field(0, ge=0)
     """Optimizer steps over which the learning rate rises linearly from lr / warmup_steps to lr; 0 means none."""
+    lr_decay: LrDecay = "none"
+    """How the learning rate falls after the warm-up, from lr towards `lr_end` times lr behind the last of
+    `schedule.steps`: "linear", along half a "cosine", or not at all. A resume with more steps stretches it."""
+    lr_end: float = Field(0.0, ge=0, le=1)
+    """Where the decay of the learning rate ends, as a share of lr. Read with `lr_decay` "linear" and "cosine"."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the two moments, each in [0, 1)."""
     eps: float = Field(1e-8, gt=0)

@@ -153,7 +153,7 @@ class Learner:
         self._prefetch(successor)
         start = time.monotonic()
         config = self._settings.learner
-        lr = learning_rate(self._version.step, config.lr, config.warmup_steps)
+        lr = learning_rate(self._version.step, self._settings.schedule.steps, config)
         data = build_batch(batch.groups, self._settings.lineage, self._version)
         update = self._update_or_note(batch, data, lr)
         timings.train_s = time.monotonic() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +140,10 @@ class Updater:
         )
 
 
-def learning_rate(step: int, lr: float, warmup_steps: int) -> float:
-    """That of the step after `step` others: constant, after a linear rise from lr / warmup_steps."""
-    return lr * min(1.0, (step + 1) / max(1, warmup_steps))
+def learning_rate(step: int, steps: int, config: LearnerConfig) -> float:
+    """That of the step after `step` others, of `steps` in all: a linear rise from lr / warmup_steps, then the decay."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    left = {"none": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.lr_decay]
+    return config.lr * (config.lr_end + (1 - config.lr_end) * left)

@@ -91,7 +91,7 @@ class Server:
             answer = encode(await self._handler(peer, request))
         except RefusedError as error:
             answer = encode(Refuse(code=error.code, reason=error.reason))
-        except Exception as error:
+        except Exception as error:  # A mistake in one request's handling must not end the serving of the others.
             log.exception("the handler of a request failed")
             answer = encode(Refuse(code="internal", reason=f"{type(error).__name__}: {error}"))
         await self._send(peer, correlation, answer)
@@ -158,8 +158,10 @@ class Client:
         future: asyncio.Future[AnyMessage] = asyncio.get_running_loop().create_future()
         self._waiting[correlation] = future
         try:
-            await self._socket.send_multipart([_CORRELATION.pack(correlation), *encode(message)], copy=False)
-            answer = await asyncio.wait_for(future, timeout_s)
+            # Not `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes together with the answer.
+            async with asyncio.timeout(timeout_s):
+                await self._socket.send_multipart([_CORRELATION.pack(correlation), *encode(message)], copy=False)
+                answer = await future
         except TimeoutError:
             raise PeerTimeoutError(
                 f"no answer to {type(message).__name__} within {timeout_s:g} s; is the process there still alive?"
@@ -194,8 +196,7 @@ class Client:
         try:
             if self._on_push is not None:
                 self._on_push(message)
-        except Exception:
-            # An error of the user of this client must not end the receiving of answers.
+        except Exception:  # An error of the user of this client must not end the receiving of answers.
             log.exception("on_push failed for %s", type(message).__name__)
 
     async def close(self) -> None:

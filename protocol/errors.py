@@ -8,6 +8,8 @@ ProtocolError
 └── WeightsError        weights that arrived damaged, or of a version that is gone
 """
 
+from __future__ import annotations
+
 
 class ProtocolError(Exception):
     """Base of everything that can go wrong between two of Rapid's processes."""
@@ -24,6 +26,10 @@ class RefusedError(ProtocolError):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, str]]:
+        # Without it an instance could not be rebuilt in another process, and Ray would lose what it says.
+        return type(self), (self.code, self.reason)
 
 
 class PeerTimeoutError(ProtocolError):

@@ -106,6 +106,18 @@ def main() -> None:
         sys.exit(_fail(error, 1))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # Those of the folders below explain themselves; of others the traceback is wanted.
+        if not _explains_itself(error):
+            raise
+        sys.exit(_fail(error, 1))
+
+
+def _explains_itself(error: Exception) -> bool:
+    from actors.engine import EngineError
+    from buffer.errors import BufferFault
+    from telemetry.errors import TelemetryError
+
+    return isinstance(error, EngineError | BufferFault | TelemetryError)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from actors.config import ActorsConfig
 from buffer.config import BufferConfig
@@ -22,10 +22,20 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of prompt order, sampling and training."""
     host: str = "auto"
-    """Address on which the hub and the weight publisher listen. "auto" takes loopback on one machine and the
-    node's own address on a cluster."""
+    """Address on which the hub and the weight publisher listen, and at which the other parts dial them. "auto" takes
+    loopback on one machine and on a cluster the address of each one's node."""
     start_timeout_s: float = Field(600.0, gt=0)
     """Seconds that Ray may take to place the parts before the run is given up."""
+
+    @field_validator("host")
+    @classmethod
+    def _refuse_wildcards(cls, value: str) -> str:
+        if value in ("0.0.0.0", "::", "*", ""):
+            raise ValueError(
+                f"{value!r} is all addresses of a machine, expected one that the other parts can dial: take 'auto', or "
+                "an address of this machine"
+            )
+        return value
 
 
 class RapidConfig(Section):

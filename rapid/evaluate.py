@@ -20,7 +20,7 @@ from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.passk import pass_at_k
 from rapid.preflight import load_model
-from tasks import TaskError, build_task
+from tasks import Task, TaskError, build_task
 from tasks.runner import RewardRunner
 
 
@@ -38,7 +38,11 @@ def parse_ks(text: str) -> list[int]:
 def evaluate_recipe(config: RapidConfig, checkpoint: Path | None, ks: list[int]) -> None:
     """Evaluate the recipe's model, or a checkpoint of it, and print the table. Raises UsageError."""
     model_dir = load_model(config) if checkpoint is None else _checkpoint_model(checkpoint)
-    values = asyncio.run(_measure(config, model_dir, max(ks)))
+    try:
+        task = build_task(config.task, split="eval")
+    except TaskError as error:
+        raise UsageError(str(error)) from None
+    values = asyncio.run(_measure(config, task, model_dir, max(ks)))
     console = Console(highlight=False)
     console.print(f"{len(values)} evaluation prompts, {max(ks)} completions each, {model_dir}")
     for k in ks:
@@ -56,7 +60,7 @@ def _checkpoint_model(checkpoint: Path) -> Path:
     )
 
 
-async def _measure(config: RapidConfig, model_dir: Path, num_samples: int) -> list[list[float]]:
+async def _measure(config: RapidConfig, task: Task, model_dir: Path, num_samples: int) -> list[list[float]]:
     """Rewards by prompt, `num_samples` each; a completion that cannot be judged counts 0."""
     text = ChatText(model_dir, config.model.system_prompt)
     with tempfile.TemporaryDirectory(prefix="rapid-eval-") as folder:
@@ -64,19 +68,15 @@ async def _measure(config: RapidConfig, model_dir: Path, num_samples: int) -> li
         runner = RewardRunner(config.task, config.actors.reward_workers, config.actors.reward_timeout_s, split="eval")
         try:
             await engine.start(PolicyVersion(1, 0))
-            return await _ask_all(config, engine, text, runner, num_samples)
+            return await _ask_all(config, task, engine, text, runner, num_samples)
         finally:
             await engine.close()
             await runner.close()
 
 
 async def _ask_all(
-    config: RapidConfig, engine: Engine, text: ChatText, runner: RewardRunner, num_samples: int
+    config: RapidConfig, task: Task, engine: Engine, text: ChatText, runner: RewardRunner, num_samples: int
 ) -> list[list[float]]:
-    try:
-        task = build_task(config.task, split="eval")
-    except TaskError as error:
-        raise UsageError(str(error)) from None
     room = asyncio.Semaphore(max(1, config.actors.max_sequences // num_samples))
 
     async def ask(index: int) -> list[float]:

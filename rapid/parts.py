@@ -100,13 +100,12 @@ class LearnerPart:
             probe.bind(("", 0))
             return own_address(on_cluster), probe.getsockname()[1]
 
-    def run(self, settings: LearnerSettings, on_cluster: bool) -> None:
-        """Train until `schedule.steps` or `stop`."""
+    def run(self, settings: LearnerSettings, host: str | None) -> None:
+        """Train until `schedule.steps` or `stop`. Weights are served at `host`; None takes the node's own."""
         from learner.loop import run_learner
 
-        if on_cluster:
-            settings = settings.model_copy(update={"publish_host": own_address(on_cluster)})
-        run_learner(settings, self._stop)
+        host = host or own_address(on_cluster=True)
+        run_learner(settings.model_copy(update={"publish_host": host}), self._stop)
 
     def stop(self) -> None:
         """End after the step under way, with a checkpoint."""

@@ -43,6 +43,11 @@ def plan_cores(config: RapidConfig, cores: list[int] | None = None) -> CorePlan:
     return CorePlan(_deal(cores[:split], num_actors), _deal(cores[split:] or cores[-1:], ranks))
 
 
+def gpu_share(parts: int, gpus: int) -> float:
+    """What each of so many parts asks of a GPU, so that all find a place: a whole one, or an equal share of one."""
+    return 1.0 / -(-parts // gpus) if gpus else 0.0
+
+
 def _deal(cores: list[int], parts: int) -> list[list[int] | None]:
     """Contiguous shares, as equal as can be; parts beyond the number of cores double up."""
     if parts >= len(cores):

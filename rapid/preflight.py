@@ -5,16 +5,22 @@ The order is that of cost: names and numbers first, then the task and the model,
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from buffer.errors import LedgerError
+from buffer.machine import Machine
 from learner.checkpoint import ResumeError, ResumePoint, check_resume, model_identity
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, prepare_model
 from tasks import Task, TaskError, build_task, validate
+from telemetry.errors import RunDirectoryError
+from telemetry.exporter import port_of
+from telemetry.run_dir import RunDirectory, locked
 
 _MEASURE_S = 10.0
 
@@ -43,7 +49,33 @@ def check_run(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, 
         )
     if resume and not run_dir.is_dir():
         raise UsageError(f"run {name!r}: there is no folder {run_dir} to resume; leave out --resume to begin it")
+    if resume:
+        _check_unused(run_dir)
+        _check_same_task(config, run_dir)
     return name, run_dir
+
+
+def _check_unused(run_dir: Path) -> None:
+    try:
+        with locked(run_dir):
+            pass
+    except RunDirectoryError as error:
+        raise UsageError(f"--resume: {error}") from None
+
+
+def _check_same_task(config: RapidConfig, run_dir: Path) -> None:
+    """The ledger knows prompts by their numbers, which mean others in another task."""
+    try:
+        before = RunDirectory(run_dir).read_config().get("task", {})
+    except RunDirectoryError as error:
+        raise UsageError(f"--resume: {error}; choose another --run NAME") from None
+    now = config.task.model_dump(mode="json")
+    for name in sorted((before.keys() | now.keys()) - {"eval"}):
+        if before.get(name) != now.get(name):
+            raise UsageError(
+                f"--resume: task.{name} is {now.get(name)!r}, expected {before.get(name)!r} as in {run_dir.name}: "
+                "resume with the task of that run, or begin a new one under another --run NAME"
+            )
 
 
 def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
@@ -52,13 +84,27 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     Raises:
         UsageError: with field, value, expectation and remedy.
     """
+    config = _with_absolute_paths(config)
     name, run_dir = check_run(config, recipe, resume=resume)
-    check_port(config)
+    check_ports(config)
+    check_transport(config)
     task = load_task(config)
     model_dir = load_model(config)
     check_prompts(config, task, model_dir)
-    point = find_resume_point(config, run_dir, model_dir) if resume else None
+    point = find_resume_point(config, run_dir, model_dir, len(task)) if resume else None
     return Plan(config, name, run_dir, model_dir, len(task), point)
+
+
+def _with_absolute_paths(config: RapidConfig) -> RapidConfig:
+    """Actors may run in another folder than this process, so that relative paths would name other files there."""
+    task = config.task
+    if task.path is not None and Path(task.path).exists():
+        task = task.model_copy(update={"path": str(Path(task.path).resolve())})
+    if task.eval is not None and task.eval.path is not None and Path(task.eval.path).exists():
+        task = task.model_copy(
+            update={"eval": task.eval.model_copy(update={"path": str(Path(task.eval.path).resolve())})}
+        )
+    return config.model_copy(update={"task": task})
 
 
 def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
@@ -67,8 +113,8 @@ def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
     Raises:
         UsageError: with field, value, expectation and remedy.
     """
-    check_run(config, recipe, resume=resume)
-    check_port(config)
+    check_run(_with_absolute_paths(config), recipe, resume=resume)
+    check_ports(config)
     try:
         return [*validate(config.task), *check_model(config.model.path)]
     except (TaskError, ModelError) as error:
@@ -92,10 +138,10 @@ def load_model(config: RapidConfig) -> Path:
         raise UsageError(str(error)) from None
 
 
-def find_resume_point(config: RapidConfig, run_dir: Path, model_dir: Path) -> ResumePoint:
-    """The newest checkpoint, if it fits the configuration. Raises UsageError."""
+def find_resume_point(config: RapidConfig, run_dir: Path, model_dir: Path, num_prompts: int) -> ResumePoint:
+    """The newest checkpoint, if it and its ledger fit the configuration. Raises UsageError."""
     try:
-        return check_resume(
+        point = check_resume(
             run_dir,
             model_path=config.model.path,
             dtype=config.model.dtype,
@@ -103,13 +149,39 @@ def find_resume_point(config: RapidConfig, run_dir: Path, model_dir: Path) -> Re
             ranks=config.learner.ranks,
             zero_stage=config.learner.zero_stage,
         )
-    except ResumeError as error:
-        raise UsageError(str(error)) from None
+        # The hub will do the same, when everything is started already.
+        Machine(config.buffer, config.schedule, config.learner.batch_groups, num_prompts, config.run.seed, point.ledger)
+    except (ResumeError, LedgerError) as error:
+        raise UsageError(f"--resume: {error}") from None
+    return point
 
 
-def check_port(config: RapidConfig) -> None:
-    """Raises UsageError when the hub's port is taken on this machine."""
-    port = config.buffer.port
+def check_transport(config: RapidConfig) -> None:
+    """Raises UsageError when weights are to travel between GPUs that a run on this machine alone does not have."""
+    transport = config.weights.transport
+    if transport == "zmq" or os.environ.get("RAY_ADDRESS"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"weights.transport = {transport!r}: expected GPUs, and torch finds none here; take 'zmq', or set "
+            "RAY_ADDRESS to a cluster that has them"
+        )
+
+
+def check_ports(config: RapidConfig) -> None:
+    """Raises UsageError when a port that the configuration names is taken on this machine."""
+    _check_free("buffer.port =", config.buffer.port)
+    if config.telemetry.exporter and config.telemetry.port:
+        parts = [("hub", 0), ("learner", 0)]
+        parts += [("actor", index) for index in range(config.actors.count)]
+        for part, index in parts:
+            port = port_of(config.telemetry.port, part, index)
+            _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-{index} the port", port)
+
+
+def _check_free(what: str, port: int) -> None:
     if port == 0:
         return
     with socket.socket() as probe:
@@ -119,7 +191,7 @@ def check_port(config: RapidConfig) -> None:
             probe.bind(("", port))
         except OSError as error:
             raise UsageError(
-                f"buffer.port = {port}: {(error.strerror or str(error)).lower()}; take a free one, or 0 for any"
+                f"{what} {port}: {(error.strerror or str(error)).lower()}; take a free one, or 0 for any"
             ) from None
 
 
@@ -134,7 +206,13 @@ def check_prompts(config: RapidConfig, task: Task, model_dir: Path) -> None:
     for index in range(len(task)):
         if time.monotonic() > deadline:
             return
-        length = len(text.encode(task.prompt(index).messages))
+        try:
+            length = len(text.encode(task.prompt(index).messages))
+        except Exception as error:  # The task may be the user's, and the chat template is the model's.
+            raise UsageError(
+                f"prompt {index} of task {config.task.name!r} cannot be made: {type(error).__name__}: {error}. "
+                "Expected messages that the chat template of the model takes"
+            ) from error
         if length > limit:
             raise UsageError(
                 f"model.max_context = {config.model.max_context}: prompt {index} of the task has {length} tokens, "

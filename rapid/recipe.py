@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -83,11 +83,17 @@ def _describe(fault: Any) -> str:
     return f"{location} = {fault['input']!r:.80}: {message[:1].lower()}{message[1:]}"
 
 
+def _without_none(annotation: Any) -> Any:
+    """X of "X | None"."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 and type(None) in get_args(annotation) else annotation
+
+
 def _nearest(location: tuple[Any, ...]) -> str:
     model: type[BaseModel] = RapidConfig
     for name in location[:-1]:
         field = model.model_fields.get(str(name))
-        annotation = field.annotation if field else None
+        annotation = _without_none(field.annotation) if field else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return ""
         model = annotation

@@ -21,11 +21,12 @@ from learner.settings import PROCESS_ENVIRONMENT, LearnerSettings
 from rapid.cluster import reserve
 from rapid.errors import RunFailedError
 from rapid.parts import ActorPart, HubPart, LearnerPart
-from rapid.placement import CorePlan, plan_cores
+from rapid.placement import CorePlan, gpu_share, plan_cores
 from rapid.preflight import Plan
 
 _HUB_CPUS = 0.1
 _END_TIMEOUT_S = 30.0
+_CHECKPOINT_TIMEOUT_S = 300.0
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Supervisor:
     """Called with each thing that happens which the user should hear of."""
     hub_address: str = ""
     _rollouts: list[_Rollout] = field(default_factory=list)
+    _learner_tasks: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
         """Place and start everything. Raises RunFailedError when Ray has no place."""
@@ -71,9 +73,13 @@ class Supervisor:
         config = self.plan.config
         ranks = [f"learner-{rank}" for rank in range(config.learner.ranks)]
         actors = [f"actor-{index}" for index in range(config.actors.count)]
-        gpus = ray.cluster_resources().get("GPU", 0)
-        place: dict[str, float] = {"CPU": 1, "GPU": min(1.0, gpus / len(ranks + actors))} if gpus else {"CPU": 1}
-        return ["hub", *ranks, *actors], [{"CPU": _HUB_CPUS}, *([place] * len(ranks + actors))]
+        share = gpu_share(len(ranks + actors), int(ray.cluster_resources().get("GPU", 0)))
+        gpu = {"GPU": share} if share else {}
+        # On one machine cores are divided by `plan_cores`, and Ray's count of them would only refuse.
+        threads = float(config.learner.threads or 1) if self.on_cluster else 1.0
+        rank_place, actor_place = {"CPU": threads, **gpu}, {"CPU": 1.0, **gpu}
+        places = [{"CPU": _HUB_CPUS}, *([rank_place] * len(ranks)), *([actor_place] * len(actors))]
+        return ["hub", *ranks, *actors], places
 
     def _options(self, bundle: int) -> dict[str, Any]:
         resources = self._group.bundle_specs[bundle]
@@ -120,7 +126,7 @@ class Supervisor:
         ]
         meeting = self._wait_for(self._ranks[0].rendezvous.remote(self.on_cluster), "the learner")
         self._learner_tasks = [
-            handle.run.remote(self._learner_settings(rank, meeting), self.on_cluster)
+            handle.run.remote(self._learner_settings(rank, meeting), self._host())
             for rank, handle in enumerate(self._ranks)
         ]
 
@@ -144,6 +150,8 @@ class Supervisor:
             master_address=meeting[0],
             master_port=meeting[1],
             run_dir=self.plan.run_dir,
+            # One GPU process an actor.
+            weight_receivers=config.actors.count,
             cores=self._cores.learner[rank],
             **values,
         )
@@ -224,6 +232,14 @@ class Supervisor:
         for handle in self._ranks:
             handle.stop.remote()
 
+    def keep_progress(self) -> None:
+        """The run fails for want of actors: let the learner write what it has done before everything is ended."""
+        hub_ended, _ = ray.wait([self._hub_task], timeout=0) if self.hub_address else ([True], [])
+        if hub_ended or not self._learner_tasks:
+            return
+        self.stop()
+        ray.wait(self._learner_tasks, num_returns=len(self._learner_tasks), timeout=_CHECKPOINT_TIMEOUT_S)
+
     def end(self) -> None:
         """After the learner is done: drain the actors, let the hub write the ledger, end all processes."""
         if not self.hub_address:
@@ -251,7 +267,9 @@ def _outcome(reference: Any) -> str:
 
 def _cause(error: RayError) -> str:
     if isinstance(error, RayActorError):
-        return "its process died"
+        # What was raised while the part was made stands in the last line of Ray's text; of a death there is no more.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return lines[-1] if "creation task" in str(error) else "its process died"
     cause = getattr(error, "cause", None)
     # Ray's own texts go on with pages of advice; the first line is what happened.
     return f"{type(cause).__name__}: {cause}" if cause is not None else str(error).strip().splitlines()[0]

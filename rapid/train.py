@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
 from protocol.messages import Inspect
 from rapid.cluster import connect_ray
+from rapid.errors import RunFailedError
 from rapid.inspection import ledger_status
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
 from telemetry.logs import setup_logging
 from telemetry.plots import write_plots
-from telemetry.run_dir import RunDirectory
+from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
 from telemetry.view import LiveView
 
@@ -62,6 +63,24 @@ def train(plan: Plan, recipe: Path) -> None:
     """
     config = plan.config
     run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
+    with locked(run.path):
+        _run(plan, run)
+    records = run.read_metrics()
+    if records:
+        write_plots(run, max_staleness=config.schedule.max_staleness)
+    summary = end_summary(
+        run,
+        records,
+        max_staleness=config.schedule.max_staleness,
+        status=ledger_status(run),
+        recipe=str(recipe),
+        total_steps=config.schedule.steps,
+    )
+    print(summary)
+
+
+def _run(plan: Plan, run: RunDirectory) -> None:
+    config = plan.config
     run.write_config(config.model_dump(mode="json"))
     setup_logging("launcher", run.path, config.telemetry.log_level)
     with _view(plan, run) as view:
@@ -75,20 +94,11 @@ def train(plan: Plan, recipe: Path) -> None:
                 supervisor.start()
                 _watch(supervisor, run, view, interrupts)
                 view.set_phase("ending: actors hand back their leases")
+            except RunFailedError:
+                supervisor.keep_progress()
+                raise
             finally:
                 supervisor.end()
-    records = run.read_metrics()
-    if records:
-        write_plots(run, max_staleness=config.schedule.max_staleness)
-    summary = end_summary(
-        run,
-        records,
-        max_staleness=config.schedule.max_staleness,
-        status=ledger_status(run),
-        recipe=str(recipe),
-        total_steps=config.schedule.steps,
-    )
-    print(summary)
 
 
 def _view(plan: Plan, run: RunDirectory) -> LiveView:
@@ -111,7 +121,7 @@ def _tell(view: LiveView, event: str) -> None:
 def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> None:
     """Show the run until the learner is done."""
     client = BlockingClient(supervisor.hub_address)
-    is_stopping, status = False, None
+    is_stopping, status, losses = False, None, _Losses(partial(_tell, view))
     try:
         while not supervisor.poll(_POLL_S):
             if interrupts.count and not is_stopping:
@@ -119,12 +129,33 @@ def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts
                 supervisor.stop()
                 _tell(view, "stopping after this step, with a checkpoint; interrupt again to stop at once")
             status = _inspect(client) or status
+            losses.look(status)
             view.set_phase(_phase(status))
             view.update(run.read_metrics(), status)
         status = _inspect(client) or status
         view.update(run.read_metrics(), status)
     finally:
         client.close()
+
+
+class _Losses:
+    """Tells of groups that failed and prompts that were given up: of the first, and then whenever they have doubled."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._told: dict[str, int] = {}
+
+    def look(self, status: dict[str, Any] | None) -> None:
+        """At the hub's newest status."""
+        events = status["events"] if status else {}
+        self._count("groups_failed", events, "groups failed and are tried again or given up")
+        self._count("dead_letters", events, "prompts were given up after too many attempts (dead letters)")
+
+    def _count(self, event: str, events: dict[str, int], what: str) -> None:
+        count = events.get(event, 0)
+        if count and count >= 2 * self._told.get(event, 0):
+            self._told[event] = count
+            self._tell(f"{count} {what}; the reasons are in the actors' logs")
 
 
 def _phase(status: dict[str, Any] | None) -> str:

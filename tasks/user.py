@@ -79,7 +79,7 @@ def call(found: Callable[..., object], config: TaskConfig, split: str) -> object
         return found(**arguments)
     except TaskError:
         raise
-    except Exception as error:
+    except Exception as error:  # It is the user's code: anything may happen in it.
         raise TaskError(f"building the task {config.name} failed: {type(error).__name__}: {error}") from error
 
 

@@ -93,14 +93,12 @@ ACTOR_BUSY = _gauge(
 )
 ACTOR_RUNNING = _gauge("actor", "running", "requests", "Completions in the engine.", reduction=Reduction.SUM)
 ACTOR_VERSION = _gauge("actor", "version", "steps", "Optimizer step of the weights loaded.", reduction=Reduction.MIN)
-ACTOR_LEASE_WAIT = _counter("actor", "lease_wait", "seconds", "Time without a lease and without requests.")
-ACTOR_WEIGHT_FETCH = _histogram("actor", "weight_fetch", "seconds", "Time to fetch weights.", _LONG_S)
-ACTOR_WEIGHT_LOAD = _histogram("actor", "weight_load", "seconds", "Time to load fetched weights.", _SHORT_S)
+ACTOR_WEIGHT_FETCH = _histogram("actor", "weight_fetch", "seconds", "Time to fetch and verify weights.", _LONG_S)
 ACTOR_WEIGHT_BYTES = _counter("actor", "weight_fetched", "bytes", "Bytes of weights fetched.")
 ACTOR_STALL = _histogram("actor", "stall", "seconds", "Time that a weight update stopped generation.", _SHORT_S)
 ACTOR_REWARD = _histogram("actor", "reward", "seconds", "Time to reward a group.", _SHORT_S)
 ACTOR_REWARD_FAILURES = _counter(
-    "actor", "reward", "failures", "Completions without a reward, by kind: raised, timeout, crashed.", labels=("kind",)
+    "actor", "reward", "failures", "Completions whose reward function raised, hung or returned no number."
 )
 
 # --- learner ----------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ class TelemetryConfig(Section):
     """`[telemetry]`: metrics, logs and the terminal view."""
 
     exporter: bool = True
-    """Whether every process serves Prometheus metrics. Where it listens stands in the run's `exporters/`."""
+    """Whether hub, learner (its first rank, which speaks for all) and actors serve Prometheus metrics. Where each
+    listens stands in the run's `exporters/`."""
     host: str = "127.0.0.1"
     """Interface that the metrics are served on. They carry no authentication: leave them on loopback."""
     port: int = Field(0, ge=0, le=65000)
-    """Port of the hub's metrics; learner rank r then takes port + 1 + r, actor i port + 100 + i. 0 takes free ones."""
+    """Port of the hub's metrics; the learner's first rank takes port + 1, actor i port + 100 + i. 0 takes free ones."""
     stall_s: float = Field(120.0, gt=0)
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

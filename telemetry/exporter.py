@@ -47,7 +47,7 @@ class Exporter:
         for metric in METRICS.values():
             if metric.part == self.part:
                 self._instruments[metric.name] = _build(metric, registry)
-        port = _port(config.port, self.part, self._index)
+        port = port_of(config.port, self.part, self._index)
         try:
             self._server, _ = start_http_server(port, config.host, registry)
         except OSError as error:
@@ -140,7 +140,8 @@ def _split_process(process: str) -> tuple[str, int]:
     return part, int(index or 0)
 
 
-def _port(base: int, part: str, index: int) -> int:
+def port_of(base: int, part: str, index: int) -> int:
+    """Where a part serves its metrics when `telemetry.port` is `base`; 0 means any free port."""
     return base and base + {"hub": 0, "learner": 1, "actor": 100}[part] + index
 
 

@@ -144,10 +144,11 @@ def elapsed_s(records: list[Record]) -> list[float]:
     """Working time at each record in seconds: `wall_s`, summed where an incarnation began its clock anew."""
     elapsed: list[float] = []
     offset = last = 0.0
+    incarnation = None
     for record in records:
         wall = record["wall_s"] or 0.0
-        if wall < last:
+        if incarnation is not None and record["incarnation"] != incarnation:
             offset += last
-        last = wall
+        incarnation, last = record["incarnation"], wall
         elapsed.append(offset + wall)
     return elapsed

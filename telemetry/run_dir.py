@@ -11,14 +11,19 @@ runs/NAME/  config.json        the resolved configuration
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from telemetry.errors import RecordError, RunDirectoryError
 from telemetry.record import Record, check_record, current_line, encode_record
+
+log = logging.getLogger(__name__)
 
 _FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
 
@@ -172,6 +177,25 @@ class RunDirectory:
         with self.metrics_path.open("r+b") as file:
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other launcher out of a run's folder; the lock goes when its process ends, however it ends.
+
+    Raises RunDirectoryError if another process has it.
+    """
+    with (path / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"{path} is in use: expected no other `rapid train` on this run; wait for it to end, stop it, or "
+                "choose another --run name"
+            ) from None
+        except OSError as error:  # A file system without locks is no reason not to train.
+            log.warning("%s cannot be locked against a second launcher: %s", path, error)
+        yield
 
 
 def _check_follows(history: list[Record], record: Record) -> None:

@@ -45,7 +45,8 @@ if __name__ == "__main__":
 
 def test_the_environment_is_put_back():
     before = dict(os.environ)
-    with engine_environment([0, 1]):
+    with engine_environment([0, 1], "/somewhere"):
+        assert os.environ["TMPDIR"] == "/somewhere"
         assert os.environ["OMP_NUM_THREADS"] == "2"
         assert os.environ[OWNER_VARIABLE] == str(os.getpid())
         os.environ["LD_PRELOAD"] = "something"

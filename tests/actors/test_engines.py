@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,7 @@ class Bench:
     ],
 )
 def bench(request, tmp_path_factory) -> Iterator[Bench]:
+    before = engine_litter()
     bench = Bench(request.param, tmp_path_factory.mktemp(request.param))
     yield bench
     bench.run(bench.engine.close())
@@ -97,6 +99,13 @@ def bench(request, tmp_path_factory) -> Iterator[Bench]:
     left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
     # The resource tracker is Python's own, and ends with this process.
     assert [line for line in left if "resource_tracker" not in line] == []
+    assert engine_litter() == before
+
+
+def engine_litter() -> set[Path]:
+    """What engines put among the temporary files."""
+    files = Path(tempfile.gettempdir()).iterdir()
+    return {path for path in files if path.is_socket() or path.name.startswith(("vllm", "rapid-engine"))}
 
 
 def reference_logprobs(module: torch.nn.Module, prompt: np.ndarray, one: Completion, temperature: float) -> np.ndarray:

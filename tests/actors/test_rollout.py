@@ -23,6 +23,7 @@ from telemetry.catalogue import ACTOR_RUNNING
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from tests.actors.fakes import CountingTask, FakeHub, FakePublisher, LengthRunner, make_llama, perturb
+from tests.telemetry.scrape import scrape, value
 
 V0, V1 = PolicyVersion(1, 0), PolicyVersion(1, 1)
 
@@ -49,13 +50,13 @@ class World:
             schedule=ScheduleConfig(),
             weights=WeightsConfig(chunk_bytes=65536),
             task=TaskConfig(name="tests.actors.fakes:CountingTask"),
-            telemetry=TelemetryConfig(exporter=False),
+            telemetry=TelemetryConfig(),
             run_dir=folder,
         )
         text = ChatText(folder)
         self.engine = ScriptedEngine(folder, self.settings.actors, text.stop_token_ids)
-        exporter = Exporter("actor-0", self.settings.telemetry)
-        self.rollout = Rollout(self.settings, CountingTask(), text, self.engine, self.runner, exporter)
+        self.exporter = Exporter("actor-0", self.settings.telemetry)
+        self.rollout = Rollout(self.settings, CountingTask(), text, self.engine, self.runner, self.exporter)
         self.stop = asyncio.Event()
 
     async def publish(self, version: PolicyVersion) -> None:
@@ -73,6 +74,7 @@ async def running(world: World) -> AsyncIterator[World]:
         await asyncio.wait_for(task, 20)
         await world.publisher.close()
         await world.hub.close()
+        world.exporter.close()
 
 
 def test_actor_leases_nothing_before_it_has_weights_and_then_serves_every_prompt(model):
@@ -122,6 +124,31 @@ def test_a_failed_reward_returns_the_lease_and_the_others_go_on(model):
     returned = hub.returns[0]
     assert (returned.lease_id, returned.failed) == ("lease-2", True)
     assert "it raised ValueError" in returned.reason
+
+
+def test_what_an_actor_did_stands_in_its_metrics(model):
+    async def scenario():
+        world = World(*model, num_prompts=6)
+        world.runner.failing = (2,)
+        async with running(world):
+            await world.publish(V0)
+            await world.hub.until(lambda: len(world.hub.groups) == 5 and world.hub.returns)
+            drawn = sum(len(group.token_ids) for group in world.hub.groups)
+            # Rates and sums reach the exporter with the next heartbeat.
+            await asyncio.sleep(0.2)
+            return drawn, await asyncio.to_thread(scrape, world.exporter)
+
+    drawn, samples = asyncio.run(scenario())
+    assert value(samples, "rapid_actor_finished_groups_total") == 5
+    assert value(samples, "rapid_actor_failed_groups_total") == 1
+    assert value(samples, "rapid_actor_reward_failures_total") == 3  # one for each completion of the group
+    assert value(samples, "rapid_actor_reward_seconds_count") == 6
+    assert value(samples, "rapid_actor_weight_fetch_seconds_count") == 1
+    assert value(samples, "rapid_actor_weight_fetch_seconds_sum") > 0
+    assert value(samples, "rapid_actor_weight_fetched_bytes_total") == 4 * sum(p.numel() for p in model[1].parameters())
+    assert value(samples, "rapid_actor_stall_seconds_count") == 1
+    assert value(samples, "rapid_actor_generated_tokens_total") > drawn  # the failed group's too
+    assert value(samples, "rapid_actor_completion_tokens_sum") == value(samples, "rapid_actor_generated_tokens_total")
 
 
 def test_rewards_that_are_late_do_not_keep_the_engine_empty(model):

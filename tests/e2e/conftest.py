@@ -75,11 +75,11 @@ class Run:
                 continue
         return found
 
-    def part(self, name: str) -> psutil.Process:
-        """The newest process of a part, by the name that Ray gives it: "HubPart", "LearnerPart", "ActorPart"."""
+    def parts(self, name: str) -> list[psutil.Process]:
+        """The processes of a part, by the name that Ray gives it: "HubPart", "LearnerPart", "ActorPart"."""
         found = [process for process in self.processes() if f"ray::{name}" in " ".join(process.cmdline())]
         assert found, f"no process of {name} among {[process.name() for process in self.processes()]}"
-        return max(found, key=lambda process: process.create_time())
+        return found
 
     def ledger(self) -> str:
         """What `rapid ledger` prints."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from telemetry.run_dir import RunDirectory, locked
 from tests.e2e.conftest import TINY, rapid
 
 
@@ -42,6 +46,45 @@ def test_a_taken_port(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert f"buffer.port = {port}" in refused(tmp_path, "--run", "x", "--set", f"buffer.port={port}")
+
+
+def test_a_taken_port_of_the_metrics(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(tmp_path, "--run", "x", "--set", f"telemetry.port={port - 1}")
+        assert f"learner-0 the port {port}: address already in use" in said
+
+
+def test_weights_between_gpus_that_are_not_there(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there are GPUs here")
+    said = refused(tmp_path, "--run", "x", "--set", "weights.transport=nccl")
+    assert "weights.transport = 'nccl'" in said
+    assert "'zmq'" in said
+
+
+@pytest.mark.slow
+def test_a_resume_that_would_mix_two_runs(start: Callable[..., Any], tmp_path: Path) -> None:
+    run = start("x", "schedule.steps=2", "actors.engine=scripted")
+    assert run.finish() == 0, run.output()
+    before = (tmp_path / "x" / "config.json").read_text()
+    for override, said in (
+        ("task.name=tests.e2e.tasks:Raising", "task.name is 'tests.e2e.tasks:Raising', expected"),
+        ("run.seed=5", "seed"),
+        ("model.dtype=float32", "model.dtype is 'float32', expected 'bfloat16'"),
+        ("buffer.shuffle=false", "shuffle"),
+    ):
+        answer = refused(tmp_path, "--run", "x", "--resume", "--set", override)
+        assert said in answer, answer
+    assert (tmp_path / "x" / "config.json").read_text() == before
+
+
+def test_a_run_under_way_cannot_be_resumed(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "x")
+    with locked(run.path):
+        assert "is in use" in refused(tmp_path, "--run", "x", "--resume")
 
 
 def test_a_folder_that_exists_is_not_written_to(tmp_path: Path) -> None:

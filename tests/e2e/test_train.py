@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -23,8 +25,6 @@ def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Call
     assert [record["step"] for record in records] == list(range(1, 31))
     assert mean_reward(records[-5:]) > mean_reward(records[:5]) + 0.2
     assert max(record["lag_max"] for record in records) <= 2
-    # Generator and trainer are two programs with one set of weights: bf16 rounding is all that may differ.
-    assert max(record["logprob_diff_mean"] or 0.0 for record in records) < 0.06
     assert "adds up" in run.ledger()
     assert "Reward" in run.output()
     assert {path.name for path in (run.folder / "plots").glob("*.png")} >= {"reward.png", "lag.png", "throughput.png"}
@@ -32,14 +32,25 @@ def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Call
 
 
 def test_a_killed_actor_is_replaced_and_its_prompts_are_not_lost(start: Callable[..., Any]) -> None:
-    run = start("killed", "schedule.steps=40", "actors.count=2")
+    run = start("killed", "schedule.steps=100000", "learner.checkpoint_every=100000", "actors.count=2")
     run.wait_for_step(3)
-    victim = run.part("ActorPart")
-    victim.kill()
+    first, second = run.parts("ActorPart")
+    first.kill()
+    run.wait_until(lambda: "starting it anew" in run.output(), "replacement")
+    name = re.findall(r"(actor-\d) ended", run.output())[0]
+    seen = len((run.folder / "logs" / f"{name}.log").read_text())
+    run.wait_until(
+        lambda: "loaded weights" in (run.folder / "logs" / f"{name}.log").read_text()[seen:], "weights in the new actor"
+    )
+    # With the other gone too, all that is trained from now on comes from the new one.
+    second.kill()
+    run.wait_for_step(run.records()[-1]["step"] + 20)
+    run.interrupt()
     assert run.finish() == 0, run.output()
-    assert run.records()[-1]["step"] == 40
-    assert "starting it anew" in run.output()
     assert "adds up" in run.ledger()
+    state = json.loads((run.folder / "ledger" / "state.json").read_text())
+    assert state["events"]["leases_lost"] > 0, "the dead actors held nothing, so that nothing could be lost"
+    assert state["ledger"]["counts"]["leased"] == 0
     run.assert_left_nothing()
 
 
@@ -68,5 +79,11 @@ def test_alternate_takes_turns_within_its_lag(start: Callable[..., Any]) -> None
     run = start("alternate", "schedule.mode=alternate", "schedule.broadcast_every=3", "schedule.steps=6")
     assert run.finish() == 0, run.output()
     # Each round trains three batches of one inference batch: their lags are 0, 1 and 2.
-    assert [record["lag_max"] for record in run.records()] == [0, 1, 2, 0, 1, 2]
+    records = run.records()
+    assert [record["lag_max"] for record in records] == [0, 1, 2, 0, 1, 2]
+    # Before any update and after three: generator and trainer are two programs with one set of weights, so that bf16
+    # rounding is all that may differ.
+    found = [record["logprob_diff_mean"] for record in records if record["lag_max"] == 0]
+    assert len(found) == 2
+    assert max(found) < 0.06
     assert "adds up" in run.ledger()

@@ -118,15 +118,20 @@ def test_a_resume_with_something_else_is_refused_with_the_remedy(
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(ResumeError, match="holds no checkpoint, expected one: start without --resume"):
+    with pytest.raises(ResumeError, match=r"holds no checkpoint that can be read.*begin anew under another --run NAME"):
         check(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 9}', '{"format": 1, "version": "x"}'])
-def test_a_damaged_checkpoint_is_refused(damage: str, tmp_path: Path) -> None:
-    path = write(tmp_path, PolicyVersion(1, 2))
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, path = write(tmp_path, PolicyVersion(1, 2)), write(tmp_path, PolicyVersion(1, 4))
     (path / "learner.json").write_text(damage)
-    with pytest.raises(ResumeError, match=r"learner\.json"):
+    assert check(tmp_path).path == older
+    assert "learner.json" in caplog.text
+    (older / "learner.json").write_text(damage)
+    with pytest.raises(ResumeError, match="holds no checkpoint that can be read"):
         check(tmp_path)
 
 

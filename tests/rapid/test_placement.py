@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rapid.config import RapidConfig
-from rapid.placement import plan_cores
+from rapid.placement import gpu_share, plan_cores
 from rapid.recipe import check_config
 
 
@@ -36,3 +38,12 @@ def test_every_part_has_a_core_on_a_single_core() -> None:
 def test_an_actor_that_joins_later_shares_the_cores_of_the_first() -> None:
     plan = plan_cores(config(actors={"count": 2}), [0, 1, 2, 3])
     assert plan.actor(2) == plan.actor(0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "gpus", "share"), [(3, 0, 0), (3, 1, 1 / 3), (3, 2, 1 / 2), (6, 4, 1 / 2), (3, 4, 1)]
+)
+def test_shares_of_gpus_all_find_a_place(parts: int, gpus: int, share: float) -> None:
+    assert gpu_share(parts, gpus) == share
+    # A part takes its share of one GPU, so that what counts is how many shares one holds.
+    assert gpus * (int(1 / share) if share else 0) >= (parts if gpus else 0)

@@ -53,6 +53,12 @@ def test_an_unknown_key_names_the_nearest() -> None:
         learner={"batch_group": 8}
     )
     assert "did you mean learner?" in problems_of(lerner={})
+    assert "did you mean task.eval.size?" in problems_of(task={"eval": {"siz": 3}})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])
+def test_an_address_that_nobody_can_dial_is_refused(host: str) -> None:
+    assert "run.host" in problems_of(run={"host": host})
 
 
 def test_a_wrong_type_names_field_and_value() -> None:

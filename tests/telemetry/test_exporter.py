@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 import socket
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry import catalogue
 from telemetry.catalogue import METRICS
@@ -15,19 +13,7 @@ from telemetry.errors import ExporterError
 from telemetry.exporter import Exporter
 from telemetry.run_dir import RunDirectory
 from tests.telemetry.fakes import make_record
-
-Sample = tuple[str, frozenset[tuple[str, str]]]
-
-
-def scrape(exporter: Exporter) -> dict[Sample, float]:
-    with urllib.request.urlopen(f"http://{exporter.address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-    return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
-
-
-def value(samples: dict[Sample, float], name: str, **labels: str) -> float:
-    return samples[name, frozenset(labels.items())]
+from tests.telemetry.scrape import scrape, value
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_a_resume_supersedes_all_later_steps_of_the_incarnation_before() -> None
 
 
 def test_working_time_goes_on_where_a_clock_begins_anew() -> None:
-    # 10 s, 20 s | the clock begins anew: 20 + 3, 20 + 9.
-    walls = ((1, 1, 10.0), (2, 1, 20.0), (3, 2, 3.0), (4, 2, 9.0))
+    # 10 s, 20 s | the clock begins anew: 20 + 3, 20 + 9 | and once more, already beyond the 9 s before: 29 + 10.
+    walls = ((1, 1, 10.0), (2, 1, 20.0), (3, 2, 3.0), (4, 2, 9.0), (5, 3, 10.0))
     records = [make_record(step, incarnation, wall_s=wall) for step, incarnation, wall in walls]
-    assert elapsed_s(records) == [10.0, 20.0, 23.0, 29.0]
+    assert elapsed_s(records) == [10.0, 20.0, 23.0, 29.0, 39.0]
