@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 _PREFIX = "rapid-weights-"
+ENGINE_PREFIX = "rapid-engine-"
+"""Of the folder of an engine's sockets and temporary files, which is locked as long as its actor lives."""
 _SHARED_MEMORY = Path("/dev/shm")
 # One file being loaded by the engine, one being filled with the next version.
 _NUM_FILES = 2
@@ -77,12 +79,24 @@ def choose_folder(num_bytes: int) -> Path:
     return Path(tempfile.gettempdir())
 
 
-def remove_orphans(folder: Path) -> None:
-    """Remove files whose actor died without closing them: nobody holds their lock."""
-    for path in folder.glob(f"{_PREFIX}*"):
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
-        except OSError:
-            continue
+def remove_orphans(*folders: Path) -> None:
+    """Remove the files of actors that died without closing them, and the folders of their engines: nobody holds the
+    lock. Without `folders`, in the places where an actor of this machine puts them.
+    """
+    for folder in folders or (_SHARED_MEMORY, Path(tempfile.gettempdir())):
+        for path in [*folder.glob(f"{_PREFIX}*"), *folder.glob(f"{ENGINE_PREFIX}*")]:
+            _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # gone by itself, or another user's
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError:
+        return  # in use
+    finally:
+        os.close(descriptor)

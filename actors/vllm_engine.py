@@ -7,8 +7,10 @@ All G completions of a prompt are one request; they share the prompt's full KV b
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from actors.config import ActorsConfig
 from actors.engine import Completion, EngineDiedError, EngineError, EngineMetrics, GenerateRequest, WeightSnapshot
 from actors.engine_process import engine_environment
 from actors.gpu_transfer import GpuTransfer
+from actors.snapshots import ENGINE_PREFIX
 from protocol.config import ModelConfig, WeightsConfig
 from protocol.messages import WeightManifest
 from protocol.version import PolicyVersion
@@ -58,7 +61,9 @@ class VllmEngine:
     ) -> None:
         self._model_path, self._model, self._config, self._weights = model_path, model, config, weights
         self._stop_token_ids, self._seed, self._cores = list(stop_token_ids), seed, cores
-        self._folder = tempfile.TemporaryDirectory(prefix="rapid-engine-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=ENGINE_PREFIX, ignore_cleanup_errors=True)
+        self._folder_lock: int | None = os.open(self._folder.name, os.O_RDONLY)
+        fcntl.flock(self._folder_lock, fcntl.LOCK_EX)
         self._starting: asyncio.Task[AsyncLLM] | None = None
         self._llm: AsyncLLM | None = None
         self._version: PolicyVersion | None = None
@@ -230,6 +235,9 @@ class VllmEngine:
                 await _end(llm)
         finally:
             self._folder.cleanup()
+            if self._folder_lock is not None:
+                os.close(self._folder_lock)
+                self._folder_lock = None
 
     @property
     def _engine(self) -> AsyncLLM:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from actors.snapshots import remove_orphans
 from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
 from protocol.messages import Inspect
@@ -64,7 +65,11 @@ def train(plan: Plan, recipe: Path) -> None:
     config = plan.config
     run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
     with locked(run.path):
-        _run(plan, run)
+        try:
+            _run(plan, run)
+        finally:
+            # Of actors that were killed, and had no successor to do it.
+            remove_orphans()
     records = run.read_metrics()
     if records:
         write_plots(run, max_staleness=config.schedule.max_staleness)

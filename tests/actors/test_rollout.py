@@ -145,7 +145,8 @@ def test_what_an_actor_did_stands_in_its_metrics(model):
     assert value(samples, "rapid_actor_reward_seconds_count") == 6
     assert value(samples, "rapid_actor_weight_fetch_seconds_count") == 1
     assert value(samples, "rapid_actor_weight_fetch_seconds_sum") > 0
-    assert value(samples, "rapid_actor_weight_fetched_bytes_total") == 4 * sum(p.numel() for p in model[1].parameters())
+    num_bytes = sum(weight.nbytes for weight in model[1].parameters())
+    assert value(samples, "rapid_actor_weight_fetched_bytes_total") == num_bytes
     assert value(samples, "rapid_actor_stall_seconds_count") == 1
     assert value(samples, "rapid_actor_generated_tokens_total") > drawn  # the failed group's too
     assert value(samples, "rapid_actor_completion_tokens_sum") == value(samples, "rapid_actor_generated_tokens_total")

@@ -88,7 +88,11 @@ class Run:
     def assert_left_nothing(self) -> None:
         """No process of the run lives, and none of its temporary folders is there."""
         assert self.processes() == []
-        left = [*Path("/dev/shm").glob("rapid-*"), *Path("/tmp").glob("rapid-ray-*")]
+        left = [
+            *Path("/dev/shm").glob("rapid-*"),
+            *Path("/tmp").glob("rapid-ray-*"),
+            *Path("/tmp").glob("rapid-engine-*"),
+        ]
         assert left == []
 
     def kill(self) -> None:

@@ -54,6 +54,18 @@ def test_a_killed_actor_is_replaced_and_its_prompts_are_not_lost(start: Callable
     run.assert_left_nothing()
 
 
+def test_a_run_that_fails_for_want_of_actors_keeps_what_was_learned(start: Callable[..., Any]) -> None:
+    run = start("failed", "schedule.steps=100000", "learner.checkpoint_every=100000", "actors.restarts=0")
+    run.wait_for_step(3)
+    run.parts("ActorPart")[0].kill()
+    assert run.finish() == 1, run.output()
+    assert "no actor is left" in run.output()
+    done = run.records()[-1]["step"]
+    assert (run.folder / "checkpoints" / f"step-{done:06d}" / "learner.json").is_file()
+    assert "adds up" in run.ledger()
+    run.assert_left_nothing()
+
+
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(start: Callable[..., Any], tmp_path: Path) -> None:
     first = start("resumed", "schedule.steps=12")
     first.wait_for_step(4)
