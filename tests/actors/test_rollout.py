@@ -111,13 +111,20 @@ def test_a_prompt_beyond_the_context_goes_back_as_failed_with_the_reason(model):
     assert "max_context = 64" in returned.reason
 
 
+@contextlib.asynccontextmanager
+async def one_reward_failing(model) -> AsyncIterator[World]:
+    """Six prompts are served, of which one came back for want of rewards."""
+    world = World(*model, num_prompts=6)
+    world.runner.failing = (2,)
+    async with running(world):
+        await world.publish(V0)
+        await world.hub.until(lambda: len(world.hub.groups) == 5 and world.hub.returns)
+        yield world
+
+
 def test_a_failed_reward_returns_the_lease_and_the_others_go_on(model):
     async def scenario():
-        world = World(*model, num_prompts=6)
-        world.runner.failing = (2,)
-        async with running(world):
-            await world.publish(V0)
-            await world.hub.until(lambda: len(world.hub.groups) == 5 and world.hub.returns)
+        async with one_reward_failing(model) as world:
             return world.hub
 
     hub = asyncio.run(scenario())
@@ -128,11 +135,7 @@ def test_a_failed_reward_returns_the_lease_and_the_others_go_on(model):
 
 def test_what_an_actor_did_stands_in_its_metrics(model):
     async def scenario():
-        world = World(*model, num_prompts=6)
-        world.runner.failing = (2,)
-        async with running(world):
-            await world.publish(V0)
-            await world.hub.until(lambda: len(world.hub.groups) == 5 and world.hub.returns)
+        async with one_reward_failing(model) as world:
             drawn = sum(len(group.token_ids) for group in world.hub.groups)
             # Rates and sums reach the exporter with the next heartbeat.
             await asyncio.sleep(0.2)
@@ -263,8 +266,11 @@ def test_a_group_whose_lease_is_unknown_is_void_and_counted(model):
         async with running(world):
             await world.publish(V0)
             await world.hub.until(lambda: len(world.hub.groups) == 3 and world.rollout._activity.groups_void == 1)
+            return world
 
-    asyncio.run(scenario())
+    world = asyncio.run(scenario())
+    assert "lease-1" not in [item.lease_id for item in world.hub.returns]
+    assert world.rollout._activity.groups_void == 1
 
 
 def test_results_survive_a_hub_that_is_away_and_are_submitted_when_it_is_back(model):
