@@ -174,7 +174,7 @@ def check_ports(config: RapidConfig) -> None:
     """Raises UsageError when a port that the configuration names is taken on this machine."""
     _check_free("buffer.port =", config.buffer.port)
     if config.telemetry.exporter and config.telemetry.port:
-        parts = [("hub", 0), ("learner", 0)]
+        parts = [("hub", 0), ("learner", 0), ("launcher", 0)]
         parts += [("actor", index) for index in range(config.actors.count)]
         for part, index in parts:
             port = port_of(config.telemetry.port, part, index)

@@ -97,7 +97,8 @@ def _run(plan: Plan, run: RunDirectory) -> None:
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
-                _watch(supervisor, run, view, interrupts)
+                with run.hub_announced(supervisor.hub_address):
+                    _watch(supervisor, run, view, interrupts)
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()

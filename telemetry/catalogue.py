@@ -168,6 +168,16 @@ LEARNER_LAG_CLIPPED = _gauge("learner", "lag_clipped", "fraction", "Share clippe
 LEARNER_LAG_KL = _gauge("learner", "lag_kl_behaviour", "nats", "KL divergence, by lag.", labels=("lag",))
 LEARNER_LAG_RATIO = _gauge("learner", "lag_ratio_mean", "", "Mean importance weight, by lag.", labels=("lag",))
 
+# --- launcher ---------------------------------------------------------------------------------------
+
+LAUNCHER_WANTED = _gauge("launcher", "wanted", "actors", "Actors that the run was asked to have.")
+LAUNCHER_RUNNING = _gauge("launcher", "running", "actors", "Actors whose process lives.")
+LAUNCHER_PENDING = _gauge("launcher", "pending", "actors", "Actors that wait for a place on the cluster.")
+LAUNCHER_ADVISED = _gauge("launcher", "advised", "actors", "Actors that would balance the learner.")
+LAUNCHER_RESTARTED = _counter("launcher", "restarted", "actors", "Actors started anew after their process died.")
+LAUNCHER_DISK_FREE = _gauge("launcher", "disk_free", "bytes", "Free on the disk of the run's folder.")
+LAUNCHER_DISK_SIZE = _gauge("launcher", "disk_size", "bytes", "Size of the disk of the run's folder.")
+
 LAG_DIAGNOSTICS: dict[str, Metric] = {
     "tokens": LEARNER_LAG_TOKENS,
     "ess_fraction": LEARNER_LAG_ESS,

@@ -20,7 +20,8 @@ class TelemetryConfig(Section):
     host: str = "127.0.0.1"
     """Interface that the metrics are served on. They carry no authentication: leave them on loopback."""
     port: int = Field(0, ge=0, le=65000)
-    """Port of the hub's metrics; the learner's first rank takes port + 1, actor i port + 100 + i. 0 takes free ones."""
+    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, actor i
+    port + 100 + i. 0 takes free ones."""
     stall_s: float = Field(120.0, gt=0)
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

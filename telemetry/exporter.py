@@ -142,7 +142,7 @@ def _split_process(process: str) -> tuple[str, int]:
 
 def port_of(base: int, part: str, index: int) -> int:
     """Where a part serves its metrics when `telemetry.port` is `base`; 0 means any free port."""
-    return base and base + {"hub": 0, "learner": 1, "actor": 100}[part] + index
+    return base and base + {"hub": 0, "learner": 1, "launcher": 2, "actor": 100}[part] + index
 
 
 def _build(metric: Metric, registry: CollectorRegistry) -> _Instrument:

@@ -8,8 +8,9 @@ from enum import StrEnum
 
 from telemetry.errors import ExporterError
 
-PARTS = ("hub", "actor", "learner")
+PARTS = ("hub", "actor", "learner", "launcher")
 UNITS = (
+    "actors",
     "bytes",
     "clients",
     "completions",

@@ -5,6 +5,7 @@ runs/NAME/  config.json        the resolved configuration
             ledger/            the buffer's durable store
             checkpoints/step-000040/
             logs/PART.log      one file a process
+            hub.json           where the hub listens, while the run goes on
             exporters/PART.json   where each process serves its metrics, in Prometheus' file_sd format
             plots/*.png, report.html
 """
@@ -25,6 +26,7 @@ from telemetry.record import Record, check_record, current_line, encode_record
 
 log = logging.getLogger(__name__)
 
+_HUB = "hub.json"
 _FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
 
 
@@ -118,6 +120,22 @@ class RunDirectory:
         if not isinstance(config, dict):
             raise RunDirectoryError(f"{path} holds a {type(config).__name__}, expected a map of sections")
         return config
+
+    @contextlib.contextmanager
+    def hub_announced(self, address: str) -> Iterator[None]:
+        """Tell others on this file system where the run's hub listens, for as long as it does."""
+        path = self.path / _HUB
+        write_atomically(path, json.dumps({"address": address}) + "\n")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def hub_address(self) -> str | None:
+        """Where the hub of a run that goes on listens; None when the run is over. A killed run leaves it behind."""
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            return str(json.loads((self.path / _HUB).read_text(encoding="utf-8"))["address"])
+        return None
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append the record of one optimizer step as one whole line.

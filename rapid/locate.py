@@ -1,0 +1,88 @@
+"""Which run a command means, and its hub: by the run's name, by its folder, or by the hub's address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocol.blocking import BlockingClient
+from protocol.errors import AddressError, ProtocolError, RefusedError
+from protocol.messages import AnyMessage, Inspect
+from rapid.errors import UsageError
+from rapid.inspection import open_run
+from telemetry.errors import RunDirectoryError
+from telemetry.run_dir import RunDirectory
+
+_ANSWER_S = 5.0
+
+
+@dataclass(frozen=True)
+class RunningRun:
+    """A run that goes on. Close its client."""
+
+    name: str
+    client: BlockingClient
+    folder: RunDirectory | None
+    """None where only the hub's address is known: the run's files may lie on another machine."""
+
+    def inspect(self) -> dict[str, Any]:
+        """The hub's Status as plain data. Raises UsageError when the hub does not answer."""
+        return msgspec.to_builtins(self.request(Inspect()))
+
+    def request(self, message: AnyMessage) -> AnyMessage:
+        """The hub's answer. Raises UsageError when there is none, and RefusedError when the hub says no."""
+        try:
+            return self.client.request(message, _ANSWER_S)
+        except RefusedError:
+            raise
+        except ProtocolError as error:
+            raise UsageError(
+                f"run {self.name!r}: its hub does not answer ({error}). Is the run over, or its machine out of reach?"
+            ) from None
+
+
+def reach(run: str | None, runs: Path) -> RunningRun:
+    """Connect to the hub of a run.
+
+    Args:
+        run: a name, a folder or "tcp://HOST:PORT"; None means the one run under `runs` that goes on.
+        runs: folder that holds the runs.
+
+    Raises:
+        UsageError: there is no such run, it is over, or None is ambiguous.
+    """
+    if run is not None and "://" in run:
+        return RunningRun(run, _connect(run), None)
+    folder = _only_running(runs) if run is None else open_run(run, runs)
+    address = folder.hub_address()
+    if address is None:
+        raise UsageError(
+            f"run {folder.name!r} does not go on: expected {folder.path / 'hub.json'}, which a run writes when it "
+            "starts; start it anew with --resume, or name another run"
+        )
+    return RunningRun(folder.name, _connect(address), folder)
+
+
+def _connect(address: str) -> BlockingClient:
+    try:
+        return BlockingClient(address)
+    except AddressError as error:
+        raise UsageError(f"{error}: expected tcp://HOST:PORT of a run's hub") from None
+
+
+def _only_running(runs: Path) -> RunDirectory:
+    found = []
+    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
+        try:
+            folder = RunDirectory.open(path)
+        except RunDirectoryError:
+            continue
+        if folder.hub_address() is not None:
+            found.append(folder)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(folder.name for folder in found) or "none"
+    raise UsageError(f"which run? Runs that go on in {runs}: {names}; name one, or give its hub as tcp://HOST:PORT")
