@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _GOODBYE_S = 2.0
 _CANCEL_AGAIN_S = 0.2
-_TURN_POLL_S = 0.01
 
 
 async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
@@ -51,7 +50,9 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
     text = ChatText(settings.model_path, settings.model.system_prompt)
     engine = build_engine(settings, text.stop_token_ids)
     task = build_task(settings.task)
-    runner = RewardRunner(settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s)
+    runner = RewardRunner(
+        settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s, all_or_nothing=True
+    )
     exporter = Exporter(settings.name, settings.telemetry, settings.run_dir)
     try:
         await Rollout(settings, task, text, engine, runner, exporter).run(stop)
@@ -105,7 +106,8 @@ class Rollout:
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._awake.set()
         self._turn_lock = asyncio.Lock()
-        self._is_asleep = False
+        self._engine_awake = asyncio.Event()
+        self._engine_awake.set()
         self._phase_changed = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -185,14 +187,14 @@ class Rollout:
         await self._started.wait()
         while True:
             snapshot = await self._receiver.take()
-            while True:
-                await self._awake.wait()
+            is_loaded = False
+            while not is_loaded:
+                await self._engine_awake.wait()
                 async with self._turn_lock:
-                    # A sleeping engine has no memory for weights, and may still sleep when its turn has come.
-                    if not self._is_asleep:
+                    # A sleeping engine has no memory for weights, and may have fallen asleep before the lock was ours.
+                    if self._engine_awake.is_set():
                         await self._load_snapshot(snapshot)
-                        break
-                await asyncio.sleep(_TURN_POLL_S)
+                        is_loaded = True
 
     async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
         try:
@@ -211,8 +213,12 @@ class Rollout:
             await self._phase_changed.wait()
             self._phase_changed.clear()
             async with self._turn_lock:
-                self._is_asleep = not self._awake.is_set()
-                await (self._engine.sleep() if self._is_asleep else self._engine.wake())
+                if self._awake.is_set():
+                    await self._engine.wake()
+                    self._engine_awake.set()
+                else:
+                    self._engine_awake.clear()
+                    await self._engine.sleep()
             self._beat_now.set()
 
     async def _lease(self) -> None:
