@@ -27,7 +27,19 @@ from actors.settings import RolloutSettings
 from actors.text import ChatText
 from actors.weights import WeightReceiver
 from protocol.errors import ProtocolError, RefusedError
-from protocol.messages import AnyMessage, Drain, Heartbeat, Lease, Phase, Return, Submit, WeightManifest, Work, WorkItem
+from protocol.messages import (
+    AnyMessage,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    Lease,
+    Phase,
+    Return,
+    Submit,
+    WeightManifest,
+    Work,
+    WorkItem,
+)
 from telemetry.exporter import Exporter
 
 log = logging.getLogger(__name__)
@@ -36,8 +48,8 @@ _GOODBYE_S = 2.0
 _CANCEL_AGAIN_S = 0.2
 
 
-async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
-    """Be an actor until `stop` is set.
+async def run_actor(settings: RolloutSettings, stop: asyncio.Event, leave: asyncio.Event) -> None:
+    """Be an actor until `stop` is set, which `leave` brings about once what is under way is done.
 
     Raises:
         EngineError: the engine did not start, or died.
@@ -55,7 +67,7 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
     )
     exporter = Exporter(settings.name, settings.telemetry, settings.run_dir)
     try:
-        await Rollout(settings, task, text, engine, runner, exporter).run(stop)
+        await Rollout(settings, task, text, engine, runner, exporter).run(stop, leave)
     finally:
         await runner.close()
         exporter.close()
@@ -111,9 +123,14 @@ class Rollout:
         self._phase_changed = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise."""
+    async def run(self, stop: asyncio.Event, leave: asyncio.Event) -> None:
+        """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise.
+
+        Once `leave` is set, nothing new is begun, and `stop` is set when what is under way is done, or after
+        `actors.leave_s`.
+        """
         loops = [self._greet_and_beat(), self._receiver.run(), self._start(), self._load(), self._lease(), self._turn()]
+        loops.append(self._leave(leave, stop))
         tasks = [asyncio.create_task(loop) for loop in loops]
         stopper = asyncio.create_task(stop.wait())
         ended: set[asyncio.Future[Any]] = {stopper, self._failure, *tasks}
@@ -244,6 +261,16 @@ class Rollout:
                 return room
             await self._room_changed.wait()
 
+    async def _leave(self, asked: asyncio.Event, stop: asyncio.Event) -> None:
+        await asked.wait()
+        self._draining = True
+        log.info("asked to leave, with %d groups to finish", len(self._groups))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.leave_s):
+                while self._groups:
+                    await asyncio.wait(self._groups.values())
+        stop.set()
+
     # --- one group ----------------------------------------------------------------------------------
 
     def _begin(self, item: WorkItem) -> None:
@@ -301,6 +328,9 @@ class Rollout:
         self._draining = True
         await cancel_all([*tasks, *self._groups.values()])
         await asyncio.gather(*self._goodbyes)
+        # A hub that hears no goodbye notices the silence, later.
+        with contextlib.suppress(ProtocolError):
+            await self._link.say(Goodbye(name=self._name), _GOODBYE_S)
         await self._engine.close()
         await self._receiver.close()
         await self._link.close()
