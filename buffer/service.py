@@ -105,7 +105,7 @@ class Hub:
         self._store = store or MemoryStore()
         self._clock = clock
         self._clients = Clients()
-        self._gauges = None if exporter is None else HubGauges(exporter)
+        self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
@@ -161,7 +161,7 @@ class Hub:
             self._step(self.machine.actors.gone, record.name)
         self._step(self.machine.actors.expire, now)
         if self._gauges is not None:
-            self._gauges.update(self.machine, self._clients.count_roles())
+            self._gauges.update(self.machine, self._clients.present())
 
     # --- requests -----------------------------------------------------------------------------------
 
@@ -218,6 +218,7 @@ class Hub:
             events=dict(machine.events),
             clients=[x.status(machine.num_leases(x.name), now) for x in self._clients.present()],
             draining=machine.draining,
+            metrics_address="" if self._gauges is None else self._gauges.address,
         )
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
@@ -250,7 +251,7 @@ class Hub:
             try:
                 batch = self._step(self.machine.learner.pull, message.version)
                 if self._gauges is not None:
-                    self._gauges.observe_batch_wait(self._clock() - begin)
+                    self._gauges.observe_batch(batch, self._clock() - begin)
                 return batch
             except RefusedError as refusal:
                 if refusal.code != "empty" or not await self._bell.wait(ring, deadline):

@@ -37,6 +37,8 @@ class Hello(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL_VERSION
     pid: Count = 0
     host: str = ""
+    metrics_address: str = ""
+    """HOST:PORT at which the client serves its metrics; empty if it serves none."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -258,6 +260,8 @@ class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     seen_s: float
     """Seconds since it was last heard."""
     metrics: dict[str, float]
+    metrics_address: str = ""
+    """HOST:PORT at which it serves its metrics; empty if it serves none."""
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -277,6 +281,8 @@ class Status(Message, frozen=True, kw_only=True):
     """Counts of what happened, such as expired leases and stale groups."""
     clients: list[ClientStatus]
     draining: bool
+    metrics_address: str = ""
+    """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
 
 
 REQUESTS = Hello | Heartbeat | Inspect | Lease | Submit | Return | Pull | Commit | Snapshot | Settle | Fetch

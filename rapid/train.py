@@ -25,6 +25,7 @@ from telemetry.logs import setup_logging
 from telemetry.plots import write_plots
 from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
+from telemetry.targets import Targets
 from telemetry.view import LiveView
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _run(plan: Plan, run: RunDirectory) -> None:
     config = plan.config
     run.write_config(config.model_dump(mode="json"))
     setup_logging("launcher", run.path, config.telemetry.log_level)
-    with _view(plan, run) as view:
+    with contextlib.closing(Targets(run.path)) as targets, _view(plan, run) as view:
         view.set_phase("starting Ray")
         num_parts = 1 + config.learner.ranks + config.actors.count
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
@@ -98,7 +99,7 @@ def _run(plan: Plan, run: RunDirectory) -> None:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
                 with run.hub_announced(supervisor.hub_address):
-                    _watch(supervisor, run, view, interrupts)
+                    _watch(supervisor, run, view, interrupts, targets)
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()
@@ -124,7 +125,9 @@ def _tell(view: LiveView, event: str) -> None:
     view.note(event)
 
 
-def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> None:
+def _watch(
+    supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts, targets: Targets
+) -> None:
     """Show the run until the learner is done."""
     client = BlockingClient(supervisor.hub_address)
     is_stopping, status, losses = False, None, _Losses(partial(_tell, view))
@@ -136,6 +139,7 @@ def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts
                 _tell(view, "stopping after this step, with a checkpoint; interrupt again to stop at once")
             status = _inspect(client) or status
             losses.look(status)
+            targets.look(status)
             view.set_phase(_phase(status))
             view.update(run.read_metrics(), status)
         status = _inspect(client) or status
