@@ -218,8 +218,9 @@ LAG_DIAGNOSTICS: dict[str, Metric] = {
 _HEAD = """# Metrics
 
 Generated from `telemetry/catalogue.py` and `telemetry/record.py` by `python -m telemetry.catalogue`; a test keeps it
-current. Each process serves its part over HTTP on loopback, at the address in the run's `exporters/PART.json`: a
-`file_sd_configs` file, so that Prometheus finds all processes of all runs with `runs/*/exporters/*.json`.
+current. Each process serves its part over HTTP at the address in the run's `exporters/PROCESS.json`. The launcher
+keeps the addresses of all processes of a run in `runs/.targets/NAME.json`, so that Prometheus follows all runs with the
+`file_sd_configs` pattern `runs/.targets/*.json` (`deploy/prometheus/prometheus.yml`).
 """
 
 

@@ -1,8 +1,11 @@
-"""Where a run's processes serve their metrics, in the files that Prometheus' file_sd watches.
+"""Where a run's processes serve their metrics, in files that Prometheus' file_sd watches.
 
-Each process writes `exporters/PROCESS.json` on its own disk and removes it when it ends. The launcher keeps these files
-true to what the hub knows: a process on another machine has written its file there, and one that was killed has removed
-nothing.
+    runs/NAME/exporters/PROCESS.json   one process: written by itself on its own disk, and removed when it ends
+    runs/.targets/NAME.json            all of a run, for one `runs/.targets/*.json` in Prometheus' configuration, whose
+                                       patterns may have a star in their last part only
+
+The launcher keeps both true to what the hub knows: a process on another machine has written its file there, and one
+that was killed has removed nothing.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class Targets:
         self._run_dir, self._folder, self._now = run_dir, run_dir / "exporters", now
         self._unknown_since: dict[str, float] = {}
         self._written: set[str] = set()
+        self._all = run_dir.parent / ".targets" / f"{run_dir.name}.json"
+        self._all_text = ""
         for path in self._folder.glob("*.json"):
             path.unlink(missing_ok=True)
 
@@ -64,6 +69,18 @@ class Targets:
             if path.stem not in known and path.stem != "launcher":
                 self._remove_in_time(path)
         self._unknown_since = {name: since for name, since in self._unknown_since.items() if name not in known}
+        self._write_all()
+
+    def _write_all(self) -> None:
+        groups: list[Any] = []
+        for path in sorted(self._folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                groups += json.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(groups, indent=1) + "\n"
+        if text != self._all_text:
+            self._all.parent.mkdir(exist_ok=True)
+            write_atomically(self._all, text)
+            self._all_text = text
 
     def _told(self, process: str) -> str | None:
         with contextlib.suppress(OSError, ValueError, LookupError):
@@ -79,6 +96,7 @@ class Targets:
         """The run is over: nothing that was written here is served any more."""
         for process in self._written:
             (self._folder / f"{process}.json").unlink(missing_ok=True)
+        self._all.unlink(missing_ok=True)
 
 
 def _process(client: Mapping[str, Any]) -> str:

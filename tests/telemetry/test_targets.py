@@ -44,6 +44,25 @@ def test_processes_of_other_machines_are_written_as_they_come(run_dir: RunDirect
     assert content[0]["labels"] == {"run": run_dir.name, "part": "actor", "process": "actor-0"}
 
 
+def test_one_file_beside_the_run_names_all_processes(run_dir: RunDirectory) -> None:
+    targets = Targets(run_dir.path)
+    launcher = Exporter("launcher", TelemetryConfig(), run_dir.path)
+    everything = run_dir.path.parent / ".targets" / f"{run_dir.name}.json"
+    try:
+        targets.look(status(learner="10.0.0.2:7"))
+        groups = json.loads(everything.read_text())
+        assert {group["labels"]["process"]: group["targets"] for group in groups} == {
+            "hub": ["10.0.0.1:1000"],
+            "launcher": [launcher.address],
+            "learner-0": ["10.0.0.2:7"],
+        }
+        assert {group["labels"]["run"] for group in groups} == {run_dir.name}
+    finally:
+        launcher.close()
+    targets.close()
+    assert not everything.exists()
+
+
 def test_a_process_that_was_started_anew_has_its_new_address(run_dir: RunDirectory) -> None:
     targets = Targets(run_dir.path)
     targets.look(status(actor_0="10.0.0.3:8"))
