@@ -74,6 +74,8 @@ HUB_CLIENTS = _gauge("hub", "connected", "clients", "Clients heard of lately, by
 HUB_ACTIVITY = _gauge(
     "hub", "activity", "clients", "Learner and actors, by what they do or wait for.", labels=("activity",)
 )
+LEARNER_STARVES = "learner waits for a batch"
+"""The activity that means that generation is the bottleneck."""
 HUB_LEASES_GRANTED = _counter("hub", "granted", "leases", "Leases granted to actors.")
 HUB_LEASES_EXPIRED = _counter("hub", "expired", "leases", "Leases that ran out before their group came.")
 HUB_LEASES_RETURNED = _counter(

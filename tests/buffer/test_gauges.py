@@ -13,6 +13,7 @@ from buffer.gauges import HubGauges, count_activities
 from buffer.machine import Machine
 from protocol.config import ScheduleConfig
 from protocol.version import PolicyVersion
+from telemetry import catalogue
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from tests.telemetry.scrape import scrape, value
@@ -68,7 +69,7 @@ def test_activities_carry_no_versions_and_leave_observers_out() -> None:
         client("top", "observer"),
     ]
     assert count_activities(clients) == {
-        "learner waits for a batch": 1,
+        catalogue.LEARNER_STARVES: 1,
         "actor generates": 1,
         "actor waits for a lease": 2,
     }

@@ -1,0 +1,167 @@
+"""Alert rules: what is wrong with a run, said by Prometheus. docs/operations.md says what to do about each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+
+from telemetry import catalogue as c
+from telemetry.dashboards.limits import (
+    BUSY_SHARE,
+    DISK_FREE_SHARE,
+    DRIFT_NATS,
+    REWARD_SHARE,
+    STALE_SHARE,
+    WAIT_SHARE,
+)
+from telemetry.dashboards.promql import Scope
+
+RUNBOOK = "docs/operations.md"
+JOB = "rapid"
+"""Prometheus' job of our processes, see deploy/prometheus/prometheus.yml."""
+_ALL = Scope("", "10m")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One rule. `summary` is a template of Prometheus'; `hold` is how long the condition must last."""
+
+    name: str
+    expr: str
+    hold: str
+    severity: str
+    summary: str
+    description: str
+
+    @property
+    def runbook(self) -> str:
+        """Where to read on: the section of this name."""
+        return f"{RUNBOOK}#{self.name.lower()}"
+
+    def rule(self) -> dict[str, object]:
+        """As Prometheus wants it."""
+        notes = {"summary": self.summary, "description": self.description, "runbook": self.runbook}
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.hold,
+            "labels": {"severity": self.severity},
+            "annotations": notes,
+        }
+
+
+def _while_async(condition: str) -> str:
+    # In the other schedules one side waits for the other by design.
+    return f"{condition} and on (run) {_ALL.last(c.HUB_SCHEDULE, mode='async')} == 1"
+
+
+def _best_reward() -> str:
+    return f"max_over_time(avg_over_time({c.LEARNER_REWARD.name}[10m])[6h:5m])"
+
+
+STALLED = Alert(
+    "RapidStalled",
+    f"time() - {c.HUB_PROGRESS.name} > {c.HUB_STALL_LIMIT.name}",
+    "30s",
+    "critical",
+    "{{ $labels.run }}: nothing has moved for {{ $value | humanizeDuration }}",
+    "No prompt, no version and no weights moved for longer than telemetry.stall_s. Somebody waits for somebody.",
+)
+BOUND_AT_RISK = Alert(
+    "RapidBoundAtRisk",
+    f"{_ALL.rate(c.HUB_GROUPS_STALE, 'run')} / {_ALL.rate(c.HUB_GROUPS_SUBMITTED, 'run')} > {STALE_SHARE}",
+    "5m",
+    "warning",
+    "{{ $labels.run }}: {{ $value | humanizePercentage }} of the groups come in beyond the staleness bound",
+    "What is beyond the bound is never trained on, so that it was generated in vain.",
+)
+BOUND_BROKEN = Alert(
+    "RapidBoundBroken",
+    f"max by (run) ({c.LEARNER_LAG_MAX.name}) > max by (run) ({c.HUB_BOUND.name})",
+    "0s",
+    "critical",
+    "{{ $labels.run }}: a token of lag {{ $value }} was trained, beyond the bound",
+    "The bound is a promise of the hub's. This is a defect of Rapid.",
+)
+LEARNER_STARVING = Alert(
+    "RapidLearnerStarving",
+    _while_async(
+        f'avg_over_time({c.HUB_ACTIVITY.name}{{activity="{c.LEARNER_STARVES}"}}[{_ALL.window}]) > {WAIT_SHARE}'
+    ),
+    "5m",
+    "warning",
+    "{{ $labels.run }}: the learner waits for batches {{ $value | humanizePercentage }} of its time",
+    "Generation is the bottleneck: the learner could train more than the actors give it.",
+)
+ACTOR_IDLE = Alert(
+    "RapidActorIdle",
+    _while_async(f"avg_over_time({c.ACTOR_BUSY.name}[{_ALL.window}]) < {BUSY_SHARE}"),
+    "5m",
+    "warning",
+    "{{ $labels.run }}: the engine of {{ $labels.process }} works {{ $value | humanizePercentage }} of its time",
+    "Training, rewards or the actor itself are the bottleneck: its engine is paid for and stands still.",
+)
+LEDGER_SUM_BROKEN = Alert(
+    "RapidLedgerSumBroken",
+    f"sum by (run) ({c.HUB_ENTRIES.name}) != max by (run) ({c.HUB_OPENED.name})",
+    "1m",
+    "critical",
+    "{{ $labels.run }}: the ledger's states come to {{ $value }} prompts, which is not the number opened",
+    "A prompt was lost or counted twice. This is a defect of Rapid.",
+)
+DRIFT = Alert(
+    "RapidGeneratorTrainerDrift",
+    f"{c.LEARNER_LOGPROB_DIFF.name} > {DRIFT_NATS}",
+    "5m",
+    "critical",
+    "{{ $labels.run }}: generator and trainer differ by {{ $value | humanize }} nats a token at equal version",
+    "They compute the same model, so that the engine's weights are not the learner's, or are computed otherwise.",
+)
+REWARD_COLLAPSE = Alert(
+    "RapidRewardCollapse",
+    f"avg_over_time({c.LEARNER_REWARD.name}[10m]) < {REWARD_SHARE} * ({_best_reward()} > 0)",
+    "10m",
+    "critical",
+    "{{ $labels.run }}: mean reward has fallen to {{ $value | humanize }}, under half of the best of the last 6 hours",
+    "The policy has lost what it had learned.",
+)
+DISK_NEARLY_FULL = Alert(
+    "RapidDiskNearlyFull",
+    f"{c.LAUNCHER_DISK_FREE.name} / {c.LAUNCHER_DISK_SIZE.name} < {DISK_FREE_SHARE}",
+    "2m",
+    "warning",
+    "{{ $labels.run }}: {{ $value | humanizePercentage }} of the disk of the run's folder is free",
+    "The next checkpoint, or the ledger, may find no room.",
+)
+UNREACHABLE = Alert(
+    "RapidProcessUnreachable",
+    f'up{{job="{JOB}"}} == 0',
+    "1m",
+    "warning",
+    "{{ $labels.run }}: {{ $labels.process }} does not answer Prometheus",
+    "The process hangs or was killed, or its address cannot be reached from Prometheus.",
+)
+
+ALERTS = (
+    STALLED,
+    BOUND_AT_RISK,
+    BOUND_BROKEN,
+    LEARNER_STARVING,
+    ACTOR_IDLE,
+    LEDGER_SUM_BROKEN,
+    DRIFT,
+    REWARD_COLLAPSE,
+    DISK_NEARLY_FULL,
+    UNREACHABLE,
+)
+
+_HEAD = (
+    "# Generated by `python -m telemetry.dashboards` from telemetry/dashboards/alerts.py; a test keeps it current.\n"
+)
+
+
+def render_rules() -> str:
+    """The rule file."""
+    groups = {"groups": [{"name": "rapid", "rules": [alert.rule() for alert in ALERTS]}]}
+    return _HEAD + yaml.safe_dump(groups, sort_keys=False, width=118, allow_unicode=True)
