@@ -115,7 +115,7 @@ DRIFT = Alert(
     f"{c.LEARNER_LOGPROB_DIFF.name} > {DRIFT_NATS}",
     "5m",
     "critical",
-    "{{ $labels.run }}: generator and trainer differ by {{ $value | humanize }} nats a token at equal version",
+    '{{ $labels.run }}: generator and trainer differ by {{ $value | printf "%.2f" }} nats a token at equal version',
     "They compute the same model, so that the engine's weights are not the learner's, or are computed otherwise.",
 )
 REWARD_COLLAPSE = Alert(
@@ -123,7 +123,7 @@ REWARD_COLLAPSE = Alert(
     f"avg_over_time({c.LEARNER_REWARD.name}[10m]) < {REWARD_SHARE} * ({_best_reward()} > 0)",
     "10m",
     "critical",
-    "{{ $labels.run }}: mean reward has fallen to {{ $value | humanize }}, under half of the best of the last 6 hours",
+    '{{ $labels.run }}: mean reward has fallen to {{ $value | printf "%.2f" }}, under half of the best of the last 6 hours',
     "The policy has lost what it had learned.",
 )
 DISK_NEARLY_FULL = Alert(

@@ -80,8 +80,8 @@ def _learning() -> list[Panel]:
         ),
         density(
             "Lag distribution",
-            "Groups that went to the learner, by the largest lag of any of their tokens, in optimizer steps. A dark band "
-            "that climbs to the bound: the actors are ahead of the learner. All at 0: it waits for them.",
+            "Groups that went to the learner, by the largest lag of any of their tokens, in optimizer steps. A dark "
+            "band that climbs to the bound: the actors are ahead of the learner. All at 0: it waits for them.",
             Query(RUN.buckets(c.HUB_GROUP_LAG), "{{le}}"),
             axis="optimizer steps",
         ),
@@ -101,8 +101,8 @@ def _waits() -> list[Panel]:
     return [
         curves(
             "Who does what",
-            "Learner and actors by what they do or wait for. 'actor waits for a lease' is back-pressure: the learner is "
-            "the slower side. 'learner waits for a batch': the actors are.",
+            "Learner and actors by what they do or wait for. 'actor waits for a lease' is back-pressure: the learner "
+            "is the slower side. 'learner waits for a batch': the actors are.",
             [Query(f"{RUN.last(c.HUB_ACTIVITY)} > 0", "{{activity}}")],
             stacked=True,
         ),
@@ -138,14 +138,14 @@ def _resources() -> list[Panel]:
     return [
         curves(
             "Actors",
-            "Actors that the run was asked to have, those that run, those that wait for a place on the cluster, and how "
-            "many would balance the learner.",
+            "Actors that the run was asked to have, those that run, those that wait for a place on the cluster, and "
+            "how many would balance the learner.",
             [Query(RUN.last(metric), name) for name, metric in actors],
         ),
         curves(
             "Restarts and failures",
-            "Actors started anew, and groups handed back as failed, within the window. Both are borne; many of them cost "
-            "throughput, and the reasons stand in the actors' logs.",
+            "Actors started anew, and groups handed back as failed, within the window. Both are borne; many of them "
+            "cost throughput, and the reasons stand in the actors' logs.",
             [
                 Query(f"increase({RUN.last(c.LAUNCHER_RESTARTED)}[$window])", "actors restarted"),
                 Query(f"increase({RUN.last(c.HUB_LEASES_RETURNED, reason='failed')}[$window])", "groups failed"),
@@ -153,8 +153,8 @@ def _resources() -> list[Panel]:
         ),
         curves(
             "Disk free",
-            "Free share of the disk of the run's folder, which checkpoints fill. Older ones go as learner.keep_checkpoints "
-            "says.",
+            "Free share of the disk of the run's folder, which checkpoints fill. Older ones go as "
+            "learner.keep_checkpoints says.",
             [Query(free, "free")],
             unit="percentunit",
             limit=DISK_FREE_SHARE,

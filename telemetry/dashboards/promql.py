@@ -30,7 +30,7 @@ class Scope:
         return f"{self.last(gauge)} and {self.last(LEARNER_STEP)} > 0"
 
     def by_lag(self, gauge: Metric) -> str:
-        """A gauge of the learner's by lag, of the lags that were trained within the window: others keep a last value."""
+        """A gauge of the learner's by lag, of the lags trained within the window: others keep their last value."""
         return f"{self.last(gauge)} and on (lag) {self.rate(LEARNER_LAG_TOKENS, 'lag')} > 0"
 
     def rate(self, counter: Metric, *by: str, **labels: str) -> str:
@@ -43,11 +43,14 @@ class Scope:
         _expect(histogram, Kind.HISTOGRAM)
         return self._sum_rate(f"{histogram.name}_sum", by, {})
 
+    def count(self, histogram: Metric, *by: str) -> str:
+        """Observations a second."""
+        _expect(histogram, Kind.HISTOGRAM)
+        return self._sum_rate(f"{histogram.name}_count", by, {})
+
     def mean(self, histogram: Metric, *by: str) -> str:
         """Mean of the observations; no value while there are none."""
-        _expect(histogram, Kind.HISTOGRAM)
-        count = self._sum_rate(f"{histogram.name}_count", by, {})
-        return f"{self.spent(histogram, *by)} / ({count} > 0)"
+        return f"{self.spent(histogram, *by)} / ({self.count(histogram, *by)} > 0)"
 
     def quantile(self, q: float, histogram: Metric, *by: str) -> str:
         """Quantile of the observations, interpolated within a bucket; no value while there are none."""

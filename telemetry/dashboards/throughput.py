@@ -52,8 +52,8 @@ def _step() -> list[Panel]:
     return [
         curves(
             "Batch wait",
-            "Time from the learner's pull to the batch. The pull goes out one step ahead, so that this is not all waiting: "
-            "what the learner waits is in the panel beside.",
+            "Time from the learner's pull to the batch. The pull goes out one step ahead, so that this is not all "
+            "waiting: what the learner waits is in the panel beside.",
             _spread(c.HUB_BATCH_WAIT),
             unit="s",
         ),
@@ -104,12 +104,12 @@ def _weights() -> list[Panel]:
 
 
 def _engines() -> list[Panel]:
-    finished = f"sum (rate({c.ACTOR_COMPLETION_TOKENS.name}_count" + '{run="$run"}[$window]))'
     return [
         curves(
             "KV cache in use",
-            "Share of each engine's key-value cache that is in use. At 1 with requests waiting: raise actors.kv_cache_gib, "
-            "or have fewer sequences at once. Stays at 0 with the scripted engine, which has none.",
+            "Share of each engine's key-value cache that is in use. At 1 with requests waiting: raise "
+            "actors.kv_cache_gib, or have fewer sequences at once. Stays at 0 with the scripted engine, which has "
+            "none.",
             [Query(RUN.last(c.ACTOR_KV_CACHE), "{{process}}")],
             unit="percentunit",
             high=1,
@@ -124,13 +124,14 @@ def _engines() -> list[Panel]:
         ),
         curves(
             "Length of completions",
-            "In tokens. A mean that runs up to actors.max_tokens, or falls to a few, is worth a look at the completions.",
+            "In tokens. A mean that runs up to actors.max_tokens, or falls to a few, is worth a look at the "
+            "completions.",
             [*_spread(c.ACTOR_COMPLETION_TOKENS)],
         ),
         curves(
             "Completions cut off",
             "Share of the completions that met the token limit.",
-            [Query(f"{RUN.rate(c.ACTOR_TRUNCATED)} / ({finished} > 0)", "cut off")],
+            [Query(f"{RUN.rate(c.ACTOR_TRUNCATED)} / ({RUN.count(c.ACTOR_COMPLETION_TOKENS)} > 0)", "cut off")],
             unit="percentunit",
             high=1,
         ),
