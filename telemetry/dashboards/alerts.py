@@ -25,14 +25,23 @@ _ALL = Scope("", "10m")
 
 @dataclass(frozen=True)
 class Alert:
-    """One rule. `summary` is a template of Prometheus'; `hold` is how long the condition must last."""
+    """One rule: it fires when `condition`, such as "> 0.5", holds of `value` for as long as `hold`.
+
+    `value` has data at any moment of a run, alert or not. `summary` is a template of Prometheus'.
+    """
 
     name: str
-    expr: str
+    value: str
+    condition: str
     hold: str
     severity: str
     summary: str
     description: str
+
+    @property
+    def expr(self) -> str:
+        """The whole expression."""
+        return f"{self.value} {self.condition}"
 
     @property
     def runbook(self) -> str:
@@ -51,18 +60,14 @@ class Alert:
         }
 
 
-def _while_async(condition: str) -> str:
-    # In the other schedules one side waits for the other by design.
-    return f"{condition} and on (run) {_ALL.last(c.HUB_SCHEDULE, mode='async')} == 1"
-
-
-def _best_reward() -> str:
-    return f"max_over_time(avg_over_time({c.LEARNER_REWARD.name}[10m])[6h:5m])"
-
+# In the other schedules one side waits for the other by design.
+_WHILE_ASYNC = f"and on (run) {_ALL.last(c.HUB_SCHEDULE, mode='async')} == 1"
+_REWARD = f"avg_over_time({c.LEARNER_REWARD.name}[{_ALL.window}])"
 
 STALLED = Alert(
     "RapidStalled",
-    f"time() - {c.HUB_PROGRESS.name} > {c.HUB_STALL_LIMIT.name}",
+    f"time() - {c.HUB_PROGRESS.name}",
+    f"> {c.HUB_STALL_LIMIT.name}",
     "30s",
     "critical",
     "{{ $labels.run }}: nothing has moved for {{ $value | humanizeDuration }}",
@@ -70,7 +75,8 @@ STALLED = Alert(
 )
 BOUND_AT_RISK = Alert(
     "RapidBoundAtRisk",
-    f"{_ALL.rate(c.HUB_GROUPS_STALE, 'run')} / {_ALL.rate(c.HUB_GROUPS_SUBMITTED, 'run')} > {STALE_SHARE}",
+    f"{_ALL.rate(c.HUB_GROUPS_STALE, 'run')} / {_ALL.rate(c.HUB_GROUPS_SUBMITTED, 'run')}",
+    f"> {STALE_SHARE}",
     "5m",
     "warning",
     "{{ $labels.run }}: {{ $value | humanizePercentage }} of the groups come in beyond the staleness bound",
@@ -78,7 +84,8 @@ BOUND_AT_RISK = Alert(
 )
 BOUND_BROKEN = Alert(
     "RapidBoundBroken",
-    f"max by (run) ({c.LEARNER_LAG_MAX.name}) > max by (run) ({c.HUB_BOUND.name})",
+    f"max by (run) ({c.LEARNER_LAG_MAX.name})",
+    f"> max by (run) ({c.HUB_BOUND.name})",
     "0s",
     "critical",
     "{{ $labels.run }}: a token of lag {{ $value }} was trained, beyond the bound",
@@ -86,9 +93,8 @@ BOUND_BROKEN = Alert(
 )
 LEARNER_STARVING = Alert(
     "RapidLearnerStarving",
-    _while_async(
-        f'avg_over_time({c.HUB_ACTIVITY.name}{{activity="{c.LEARNER_STARVES}"}}[{_ALL.window}]) > {WAIT_SHARE}'
-    ),
+    f"avg_over_time({_ALL.last(c.HUB_ACTIVITY, activity=c.LEARNER_STARVES)}[{_ALL.window}])",
+    f"> {WAIT_SHARE} {_WHILE_ASYNC}",
     "5m",
     "warning",
     "{{ $labels.run }}: the learner waits for batches {{ $value | humanizePercentage }} of its time",
@@ -96,7 +102,8 @@ LEARNER_STARVING = Alert(
 )
 ACTOR_IDLE = Alert(
     "RapidActorIdle",
-    _while_async(f"avg_over_time({c.ACTOR_BUSY.name}[{_ALL.window}]) < {BUSY_SHARE}"),
+    f"avg_over_time({c.ACTOR_BUSY.name}[{_ALL.window}])",
+    f"< {BUSY_SHARE} {_WHILE_ASYNC}",
     "5m",
     "warning",
     "{{ $labels.run }}: the engine of {{ $labels.process }} works {{ $value | humanizePercentage }} of its time",
@@ -104,7 +111,8 @@ ACTOR_IDLE = Alert(
 )
 LEDGER_SUM_BROKEN = Alert(
     "RapidLedgerSumBroken",
-    f"sum by (run) ({c.HUB_ENTRIES.name}) != max by (run) ({c.HUB_OPENED.name})",
+    f"sum by (run) ({c.HUB_ENTRIES.name})",
+    f"!= max by (run) ({c.HUB_OPENED.name})",
     "1m",
     "critical",
     "{{ $labels.run }}: the ledger's states come to {{ $value }} prompts, which is not the number opened",
@@ -112,7 +120,8 @@ LEDGER_SUM_BROKEN = Alert(
 )
 DRIFT = Alert(
     "RapidGeneratorTrainerDrift",
-    f"{c.LEARNER_LOGPROB_DIFF.name} > {DRIFT_NATS}",
+    c.LEARNER_LOGPROB_DIFF.name,
+    f"> {DRIFT_NATS}",
     "5m",
     "critical",
     '{{ $labels.run }}: generator and trainer differ by {{ $value | printf "%.2f" }} nats a token at equal version',
@@ -120,15 +129,17 @@ DRIFT = Alert(
 )
 REWARD_COLLAPSE = Alert(
     "RapidRewardCollapse",
-    f"avg_over_time({c.LEARNER_REWARD.name}[10m]) < {REWARD_SHARE} * ({_best_reward()} > 0)",
+    _REWARD,
+    f"< {REWARD_SHARE} * (max_over_time({_REWARD}[6h:5m]) > 0)",
     "10m",
     "critical",
-    '{{ $labels.run }}: mean reward has fallen to {{ $value | printf "%.2f" }}, under half of the best of the last 6 hours',
+    '{{ $labels.run }}: mean reward has fallen to {{ $value | printf "%.2f" }}, under half of the best of 6 hours',
     "The policy has lost what it had learned.",
 )
 DISK_NEARLY_FULL = Alert(
     "RapidDiskNearlyFull",
-    f"{c.LAUNCHER_DISK_FREE.name} / {c.LAUNCHER_DISK_SIZE.name} < {DISK_FREE_SHARE}",
+    f"{c.LAUNCHER_DISK_FREE.name} / {c.LAUNCHER_DISK_SIZE.name}",
+    f"< {DISK_FREE_SHARE}",
     "2m",
     "warning",
     "{{ $labels.run }}: {{ $value | humanizePercentage }} of the disk of the run's folder is free",
@@ -136,7 +147,8 @@ DISK_NEARLY_FULL = Alert(
 )
 UNREACHABLE = Alert(
     "RapidProcessUnreachable",
-    f'up{{job="{JOB}"}} == 0',
+    f'up{{job="{JOB}"}}',
+    "== 0",
     "1m",
     "warning",
     "{{ $labels.run }}: {{ $labels.process }} does not answer Prometheus",

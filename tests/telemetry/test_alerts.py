@@ -162,7 +162,7 @@ CASES = [
         "from 0.8 to 0.1",
         [(c.LEARNER_REWARD, LEARNER, "0+0.02x40 0.1x180")],
         "80m",
-        "trial: mean reward has fallen to 0.10, under half of the best of the last 6 hours",
+        "trial: mean reward has fallen to 0.10, under half of the best of 6 hours",
         _labels(LEARNER),
     ),
     Case(
