@@ -14,7 +14,7 @@ REQUIREMENTS := requirements/$(DEVICE).txt
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit slow cluster-test docs clean
+.PHONY: train test lint unit slow cluster-test dashboards-test docs clean
 
 train: $(STAMP)
 	$(BIN)/rapid train $(RECIPE) $(ARGS)
@@ -40,6 +40,14 @@ cluster-test: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m rapid.reference > docs/configuration.md
 	$(BIN)/python -m telemetry.catalogue > docs/metrics.md
+	$(BIN)/python -m telemetry.dashboards
+
+# Dashboards and alert rules against a real Prometheus on a real run. The same tests are part of `make test`, which skips
+# them where Prometheus is missing.
+dashboards-test: $(STAMP)
+	@for tool in prometheus promtool; do command -v $$tool >/dev/null || { \
+		echo "dashboards-test: $$tool is missing; install Prometheus (Debian: apt-get install prometheus)" >&2; exit 2; }; done
+	$(BIN)/pytest tests/telemetry/test_dashboards.py tests/telemetry/test_alerts.py tests/e2e/test_prometheus.py $(ARGS)
 
 $(STAMP): $(REQUIREMENTS) requirements/install.sh pyproject.toml
 	@DEVICE=$(DEVICE) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX) sh requirements/install.sh

@@ -65,7 +65,7 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event, leave: async
     runner = RewardRunner(
         settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s, all_or_nothing=True
     )
-    exporter = Exporter(settings.name, settings.telemetry, settings.run_dir)
+    exporter = Exporter(settings.name, settings.telemetry.facing(settings.hub_address), settings.run_dir)
     try:
         await Rollout(settings, task, text, engine, runner, exporter).run(stop, leave)
     finally:
@@ -110,7 +110,7 @@ class Rollout:
         self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
         self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
         self._receiver = WeightReceiver(settings.weights, settings.name)
-        self._link = HubLink(settings.hub_address, settings.name, self._on_push)
+        self._link = HubLink(settings.hub_address, settings.name, self._on_push, metrics_address=exporter.address or "")
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
         self._goodbyes: set[asyncio.Task[None]] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from protocol.errors import RefusedError
@@ -20,6 +19,7 @@ class ClientRecord:
     pid: int
     host: str
     seen_s: float
+    metrics_address: str = ""
     version: PolicyVersion | None = None
     waiting_for: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -49,6 +49,7 @@ class ClientRecord:
             num_leases=num_leases,
             seen_s=max(0.0, now - self.seen_s),
             metrics=self.metrics,
+            metrics_address=self.metrics_address,
         )
 
 
@@ -69,8 +70,12 @@ class Clients:
         ]
         for gone in displaced:
             self._forget(gone)
+        known = self._by_name.get(message.name)
+        if known is not None and not known.is_same_process(message):
+            self._forget(known)  # gone before: what the hub knew of it is not true of its successor
         fresh = ClientRecord(message.name, message.role, peer, message.pid, message.host, now)
         record = self._by_name.setdefault(message.name, fresh)
+        record.metrics_address = message.metrics_address
         self._attach(record, peer, now)
         return displaced
 
@@ -111,10 +116,6 @@ class Clients:
     def present(self) -> list[ClientRecord]:
         """Clients that are not gone."""
         return [record for record in self._by_name.values() if not record.gone]
-
-    def count_roles(self) -> Counter[str]:
-        """Clients that are not gone, by role."""
-        return Counter(record.role for record in self.present())
 
     def addressees(self, name: str | None) -> list[ClientRecord]:
         """The client of this name, or every actor; also those that are silent, for they may only be slow."""

@@ -110,7 +110,7 @@ class Hub:
         self._clock = clock
         self._clients = Clients()
         self._steering = Steering()
-        self._gauges = None if exporter is None else HubGauges(exporter)
+        self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
@@ -169,7 +169,7 @@ class Hub:
             self._step(self.machine.actors.gone, record.name)
         self._step(self.machine.actors.expire, now)
         if self._gauges is not None:
-            self._gauges.update(self.machine, self._clients.count_roles())
+            self._gauges.update(self.machine, self._clients.present())
 
     # --- requests -----------------------------------------------------------------------------------
 
@@ -231,6 +231,7 @@ class Hub:
             draining=machine.draining,
             fleet=self._steering.fleet,
             order=self._steering.order,
+            metrics_address="" if self._gauges is None else self._gauges.address,
         )
 
     async def _supervise(self, peer: bytes, message: Supervise) -> Status:
@@ -278,7 +279,7 @@ class Hub:
             try:
                 batch = self._step(self.machine.learner.pull, message.version)
                 if self._gauges is not None:
-                    self._gauges.observe_batch_wait(self._clock() - begin)
+                    self._gauges.observe_batch(batch, self._clock() - begin)
                 return batch
             except RefusedError as refusal:
                 if refusal.code != "empty" or not await self._bell.wait(ring, deadline):

@@ -71,10 +71,10 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
     claim_lineage(settings.run_dir, settings.lineage)
     run = RunDirectory.open(settings.run_dir)
     with ExitStack() as stack:
-        link = HubLink(settings.hub_address, settings.name)
-        stack.callback(link.close)
-        exporter = Exporter("learner-0", settings.telemetry, settings.run_dir)
+        exporter = Exporter("learner-0", settings.telemetry.facing(settings.hub_address), settings.run_dir)
         stack.callback(exporter.close)
+        link = HubLink(settings.hub_address, settings.name, exporter.address or "")
+        stack.callback(link.close)
         publisher = build_publisher(settings, link, exporter)
         stack.callback(publisher.close)
         yield FirstRank(link, publisher, run, exporter)

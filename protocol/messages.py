@@ -37,6 +37,8 @@ class Hello(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL_VERSION
     pid: Count = 0
     host: str = ""
+    metrics_address: str = ""
+    """HOST:PORT at which the client serves its metrics; empty if it serves none."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -312,6 +314,8 @@ class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     seen_s: float
     """Seconds since it was last heard."""
     metrics: dict[str, float]
+    metrics_address: str = ""
+    """HOST:PORT at which it serves its metrics; empty if it serves none."""
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -335,6 +339,8 @@ class Status(Message, frozen=True, kw_only=True):
     """None before the launcher spoke."""
     order: ScaleOrder | None = None
     """None before anybody asked for another number of actors."""
+    metrics_address: str = ""
+    """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
 
 
 REQUESTS = (

@@ -17,6 +17,7 @@ import ray
 from buffer.config import BufferConfig
 from learner.settings import LearnerSettings
 from protocol.config import ScheduleConfig
+from telemetry.catalogue import HUB_STALL_LIMIT
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from telemetry.logs import setup_logging
@@ -47,8 +48,7 @@ class HubPart:
 
     def __init__(self, run_dir: Path, telemetry: TelemetryConfig) -> None:
         _begin_logging("hub", run_dir, telemetry)
-        self._exporter = Exporter("hub", telemetry, run_dir)
-        self._run_dir = run_dir
+        self._run_dir, self._telemetry = run_dir, telemetry
         self._stop = asyncio.Event()
 
     async def start(
@@ -66,13 +66,18 @@ class HubPart:
         from buffer.service import Hub
 
         host = host or own_address(on_cluster=True)
+        address = f"tcp://{host}:{config.port or '*'}"
+        # Metrics are served where the hub is.
+        telemetry = self._telemetry.facing(f"tcp://{host}:1")
+        self._exporter = Exporter("hub", telemetry, self._run_dir)
+        self._exporter.set(HUB_STALL_LIMIT, telemetry.stall_s)
         self._hub = Hub(
             config=config,
             schedule=schedule,
             batch_groups=batch_groups,
             num_prompts=num_prompts,
             seed=seed,
-            address=f"tcp://{host}:{config.port or '*'}",
+            address=address,
             state=state,
             run_dir=self._run_dir,
             exporter=self._exporter,

@@ -27,6 +27,7 @@ from telemetry.logs import setup_logging
 from telemetry.plots import write_plots
 from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
+from telemetry.targets import Targets
 from telemetry.view import LiveView
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def _run(plan: Plan, run: RunDirectory) -> None:
     config = plan.config
     run.write_config(config.model_dump(mode="json"))
     setup_logging("launcher", run.path, config.telemetry.log_level)
-    with _view(plan, run) as view:
+    with contextlib.closing(Targets(run.path)) as targets, _view(plan, run) as view:
         view.set_phase("starting Ray")
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
         with connect_ray() as on_cluster, _interrupts() as interrupts:
@@ -99,7 +100,7 @@ def _run(plan: Plan, run: RunDirectory) -> None:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
                 with run.hub_announced(supervisor.hub_address):
-                    _watch(supervisor, run, view, interrupts)
+                    _watch(supervisor, run, view, interrupts, targets)
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()
@@ -125,10 +126,13 @@ def _tell(view: LiveView, event: str) -> None:
     view.note(event)
 
 
-def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> None:
+def _watch(
+    supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts, targets: Targets
+) -> None:
     """Show the run, and have as many actors as are wanted, until the learner is done."""
     tell = partial(_tell, view)
-    client, exporter = BlockingClient(supervisor.hub_address), LauncherGauges(supervisor.plan.config.telemetry, run)
+    client = BlockingClient(supervisor.hub_address)
+    exporter = LauncherGauges(supervisor.plan.config.telemetry.facing(supervisor.hub_address), run)
     pilot, losses, status = Pilot(supervisor, tell), _Losses(tell), None
     is_stopping = False
     try:
@@ -143,6 +147,7 @@ def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts
             if not is_stopping:
                 pilot.steer(status)
             losses.look(status)
+            targets.look(status)
             view.set_phase(_phase(status))
             view.update(run.read_metrics(), status)
         status = _supervise(client, pilot.account(run.read_metrics(), status)) or status

@@ -355,3 +355,37 @@ def test_taken_port_is_one_clear_error() -> None:
                 Hub(BufferConfig(), ScheduleConfig(), B, PROMPTS, 0, hub.address)
 
     run(scenario)
+
+
+def test_status_says_where_metrics_are_served() -> None:
+    async def scenario() -> None:
+        exporter = Exporter("hub", TelemetryConfig())
+        hub = make_hub(exporter=exporter)
+        try:
+            async with serving(hub), Peer(hub, "a", "actor") as actor:
+                await actor.ask(Hello(role="actor", name="a", pid=1, metrics_address="10.0.0.3:8"))
+                status = await actor.status()
+            assert status.metrics_address == exporter.address
+            assert [x.metrics_address for x in status.clients] == ["10.0.0.3:8"]
+        finally:
+            exporter.close()
+
+    run(scenario)
+
+
+def test_the_successor_of_an_actor_that_fell_silent_is_known_as_itself() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as first:
+            await first.ask(Heartbeat(name="a", version=v(0)))
+            clock.now += 30
+            hub.tick(clock.now)
+            async with Peer(hub, "a", "actor", pid=2) as second:
+                (client,) = (await second.status()).clients
+                assert client.version is None
+                items = await second.lease(1, v(0))
+                await second.ask(Hello(role="actor", name="a", pid=2))  # after a reconnect
+                await second.submit(items, v(0))
+
+    run(scenario)
