@@ -23,6 +23,9 @@ from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
 from telemetry.exporter import Exporter
 from telemetry.run_dir import RunDirectory
 
+RESUMED_RECORDS = 2000
+"""Lines of metrics.jsonl that a resumed learner hands to its hub, which is new as well."""
+
 
 @dataclass(frozen=True)
 class FirstRank:
@@ -73,6 +76,7 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
     with ExitStack() as stack:
         link = HubLink(settings.hub_address, settings.name)
         stack.callback(link.close)
+        link.hand_over(run.read_metrics()[-RESUMED_RECORDS:])
         exporter = Exporter("learner-0", settings.telemetry, settings.run_dir)
         stack.callback(exporter.close)
         publisher = build_publisher(settings, link, exporter)

@@ -75,7 +75,8 @@ def nice_limits(values: Values) -> tuple[float, float]:
     """Limits of an axis for these values: 0 belongs to it, and its ends are round."""
     known = [value for value in values if value is not None]
     low, high = min([0.0, *known]), max([0.0, *known])
-    if low == high:
+    # Powers of ten end above the smallest numbers there are.
+    if high - low < 1e-300:
         return low, low + 1.0
     step = 10.0 ** math.floor(math.log10(high - low))
     if (high - low) / step < 4:
