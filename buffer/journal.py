@@ -58,9 +58,11 @@ class Journal:
         """Oldest first; a line counts as new whenever its count grows."""
         return [entry.line for entry in self._entries]
 
-    def note(self, text: str, *, is_warning: bool = False) -> None:
-        """Something happened once."""
-        self._begin(text, is_warning=is_warning)
+    def note(self, text: str, *, is_warning: bool = False, topic: str = "") -> None:
+        """Something happened once. It takes the place of what was noted on the same topic before."""
+        for entry in [entry for entry in self._entries if topic and entry.key == topic]:
+            self._entries.remove(entry)
+        self._begin(text, key=topic, is_warning=is_warning)
 
     def tell(self, transitions: Iterable[Transition]) -> None:
         """Count what ledger entries went through, as far as anybody needs to hear of it."""

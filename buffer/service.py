@@ -281,7 +281,7 @@ class Hub:
 
     async def _settle(self, peer: bytes, message: Settle) -> Acknowledge:
         self._step(self.machine.learner.settle, message.version)
-        self._desk.journal.note(f"a checkpoint of step {message.version.step} is on the disk")
+        self._desk.journal.note(f"a checkpoint of step {message.version.step} is on the disk", topic="checkpoint")
         return Acknowledge()
 
     async def _publish(self, peer: bytes, message: WeightManifest) -> Acknowledge:

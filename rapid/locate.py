@@ -98,7 +98,7 @@ def connect(address: str) -> BlockingClient:
     try:
         return BlockingClient(address)
     except AddressError as error:
-        raise UsageError(f"{error}: expected tcp://HOST:PORT of a run's hub") from None
+        raise UsageError(f"{error}, of a run's hub") from None
 
 
 def _only_running(runs: Path) -> RunDirectory:

@@ -13,6 +13,7 @@ from rapid.errors import UsageError
 from rapid.feed import Feed
 from rapid.inspection import ledger_status
 from rapid.locate import FoundRun, connect
+from telemetry.config import TelemetryConfig
 from telemetry.errors import RunDirectoryError
 from telemetry.record import elapsed_s
 from telemetry.run_dir import RunDirectory
@@ -104,7 +105,7 @@ class RunSource:
             run_s=uptime_s,
             since_step_s=uptime_s if since_commit_s is None else since_commit_s,
             idle_s=status.get("idle_s", 0.0),
-            stall_s=self._config.get("telemetry", {}).get("stall_s", ViewState.stall_s),
+            stall_s=self._config.get("telemetry", {}).get("stall_s", TelemetryConfig().stall_s),
             silent_s=feed.silent_s(),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -28,6 +29,8 @@ def top(run: str | None, runs: Path, *, once: bool, as_json: bool, refresh_s: fl
     Raises:
         UsageError: there is no such run, or its hub cannot be reached.
     """
+    # What Python would print for want of a handler has no place among frames; what matters is shown there.
+    logging.getLogger().addHandler(logging.NullHandler())
     source = RunSource(find(run, runs))
     try:
         state = source.look()

@@ -60,7 +60,7 @@ r          reverse that order
 
 reward     of all groups that came in, smoothed over 5 steps
 lag        optimizer steps between the weights that generated a token and
-           those that it trained; in the buffer, to the batch that comes next
+           those that it trained; in the buffer, to the next batch
 behind     optimizer steps between an actor's weights and the learner's
 ledger     every prompt opened is in exactly one state, or the sum says so
 """

@@ -36,7 +36,7 @@ _COLUMNS = (
     _Column("version", 8, 3, lambda part: part.version),
     _Column("behind", 7, 4, lambda part: _whole(part.behind), "lag"),
     _Column("leases", 7, 2, lambda part: _whole(part.num_leases)),
-    _Column("tokens/s", 9, 6, lambda part: _whole(part.tokens_per_s), "tokens/s"),
+    _Column("tokens/s", 10, 6, lambda part: _whole(part.tokens_per_s), "tokens/s"),
     _Column("busy", 6, 1, lambda part: "" if part.busy is None else percent(part.busy)),
     _Column("host", 18, 0, lambda part: part.host),
 )

@@ -176,7 +176,7 @@ def ledger_lines(state: ViewState, width: int) -> list[Text]:
         for name, count in counts
     ]
     missing = state.missing_entries()
-    total = f"= {sum(count for _, count in counts):,}"
+    total = f"= {sum(count for _, count in counts):,} opened"
     legend.append(
         Text(f"{total}, {abs(missing):,} UNACCOUNTED FOR", style="bold red") if missing else Text(total, style="dim")
     )
