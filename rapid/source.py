@@ -17,7 +17,7 @@ from telemetry.config import TelemetryConfig
 from telemetry.errors import RunDirectoryError
 from telemetry.record import elapsed_s
 from telemetry.run_dir import RunDirectory
-from telemetry.view_state import RunInfo, ViewState, hub_happenings, starting_phase
+from telemetry.view_state import Happening, RunInfo, ViewState, hub_happenings, starting_phase
 
 
 class RunSource:
@@ -34,6 +34,7 @@ class RunSource:
         self._client: BlockingClient | None = None
         self._feed: Feed | None = None
         self._pending: Future[AnyMessage] | None = None
+        self._happenings: list[Happening] = []
 
     def ask(self, on_answer: Callable[[], None]) -> bool:
         """Ask the hub; False if there is none, or it owes an answer. `on_answer` is called from another thread."""
@@ -96,11 +97,12 @@ class RunSource:
         status: dict[str, Any] = feed.status or {}
         uptime_s = status.get("uptime_s", 0.0)
         since_commit_s = status.get("since_commit_s")
+        self._happenings = hub_happenings(feed.status)
         return ViewState(
             info=self._info(status.get("run")),
             records=feed.records(),
             status=feed.status,
-            happenings=hub_happenings(feed.status),
+            happenings=self._happenings,
             phase=starting_phase(feed.status),
             run_s=uptime_s,
             since_step_s=uptime_s if since_commit_s is None else since_commit_s,
@@ -115,6 +117,7 @@ class RunSource:
             info=self._info(None),
             records=records,
             status=ledger_status(folder),
+            happenings=self._happenings,
             phase="no optimizer step was done; logs/ says why",
             run_s=elapsed_s(records)[-1] if records else 0.0,
             is_over=True,

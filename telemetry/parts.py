@@ -98,7 +98,7 @@ def _describe_group(alike: list[Part]) -> str:
         activity = activity.replace("waits", "wait", 1).replace("is silent", "are silent")
     else:
         names = first.name
-    return f"{names} {activity} {format_since(longest)}"
+    return f"{names} {activity}, {format_since(longest)}"
 
 
 def format_since(seconds: float | None) -> str:
@@ -146,6 +146,8 @@ def _client_part(client: Mapping[str, Any], status: Mapping[str, Any]) -> Part:
 def _activity(waiting_for: str, *, is_learner: bool) -> str:
     if not waiting_for:
         return "trains" if is_learner else "generates"
+    if is_learner and waiting_for.startswith("a batch"):
+        return "waits for a batch"  # of which version is said beside it
     if waiting_for.startswith("checkpoint"):
         return f"writes {waiting_for}"
     return _WORDS.get(waiting_for, f"waits for {waiting_for.removeprefix('waiting for ')}")

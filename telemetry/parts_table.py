@@ -12,7 +12,7 @@ from telemetry.parts import Part, format_since, sort_actors
 from telemetry.pieces import LABEL, fit, percent
 from telemetry.view_state import ViewState
 
-_STATE_WIDTH = 20
+_STATE_WIDTH = 19
 """Columns below which another column gives way to what a process does."""
 
 

@@ -176,10 +176,10 @@ def ledger_lines(state: ViewState, width: int) -> list[Text]:
         for name, count in counts
     ]
     missing = state.missing_entries()
-    total = f"= {sum(count for _, count in counts):,} opened"
-    legend.append(
-        Text(f"{total}, {abs(missing):,} UNACCOUNTED FOR", style="bold red") if missing else Text(total, style="dim")
-    )
+    total = sum(count for _, count in counts)
+    legend.append(Text(f"= {total:,}" if missing else f"= {total:,} opened", style="dim"))
+    if missing:
+        legend.append(Text(f"≠ {total + missing:,} opened", style="bold red"))
     return [head, *flow(legend, width)]
 
 

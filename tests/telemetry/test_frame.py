@@ -72,7 +72,7 @@ def test_a_frame_of_24_lines_has_all_that_a_user_asks(width: int) -> None:
         "waits 13 %  ■ trains 84 %  ■ publishes 3 %",
         "settled 1,104",
         "= 1,284",
-        "actor-1 waits for a lease 12 s",
+        "actor-1 waits for a lease, 12 s",
         "2 actors balance the learner",
         "● serves 2 actors",
         "● trains",
@@ -121,13 +121,14 @@ def test_a_large_bound_puts_several_lags_into_one_row() -> None:
 
 
 def test_a_ledger_that_does_not_add_up_says_so() -> None:
-    assert "= 1,284, 2 UNACCOUNTED FOR" in text_of(ViewState(INFO, make_run(3), make_status(opened=1286)), 120)
+    assert "= 1,284  ≠ 1,286 opened" in text_of(ViewState(INFO, make_run(3), make_status(opened=1286)))
+    assert "= 1,284 opened" in text_of(ViewState(INFO, make_run(3), make_status()))
 
 
 def test_a_broken_bound_a_stall_and_a_silent_hub_are_seen() -> None:
     late = ViewState(INFO, [make_record(1, lag_max=3)], make_status(), idle_s=130.0)
     assert "run max 3 of 2 allowed" in text_of(late)
-    assert "STALLED    nothing has moved for 2:10: actor-1 waits for a lease 12 s" in text_of(late)
+    assert "STALLED    nothing has moved for 2:10: actor-1 waits for a lease, 12 s" in text_of(late)
     silent = ViewState(INFO, make_run(3), make_status(), silent_s=42.0)
     assert "no answer for 42 s" in lines_of(silent)[0]
     assert "✗ silent" in text_of(silent)
@@ -156,12 +157,12 @@ def test_the_frame_of_a_start_says_what_goes_on() -> None:
 def test_a_silent_actor_is_marked() -> None:
     text = text_of(ViewState(INFO, make_run(3), make_status(clients=[make_actor(0, seen_s=40.0)])))
     assert "✗ silent" in text
-    assert "actor-0 is silent 40 s" in text
+    assert "actor-0 is silent, 40 s" in text
 
 
 def test_alike_waits_are_told_together_with_the_longest() -> None:
     clients = [make_actor(number, waiting_for="a lease", since_s=float(number)) for number in range(12)]
-    assert "12 actors wait for a lease 11 s" in text_of(ViewState(INFO, make_run(3), make_status(clients=clients)))
+    assert "12 actors wait for a lease, 11 s" in text_of(ViewState(INFO, make_run(3), make_status(clients=clients)))
 
 
 def test_what_other_machines_say_cannot_move_the_cursor() -> None:

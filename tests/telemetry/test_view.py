@@ -108,7 +108,7 @@ def test_a_stall_is_told_once_with_who_waits_for_what(run_dir: RunDirectory, mon
     for moment in (0.0, 20.0, 31.0, 40.0):
         now[0] = moment
         view.update([], make_status())
-    assert file.getvalue().splitlines() == ["nothing has moved for 31 s: actor-1 waits for a lease 12 s"]
+    assert file.getvalue().splitlines() == ["nothing has moved for 31 s: actor-1 waits for a lease, 12 s"]
     now[0] = 41.0
     view.update([make_record(1)], make_status())
     assert not view.state.is_stalled
