@@ -177,9 +177,8 @@ def ledger_lines(state: ViewState, width: int) -> list[Text]:
     ]
     missing = state.missing_entries()
     total = sum(count for _, count in counts)
-    legend.append(Text(f"= {total:,}" if missing else f"= {total:,} opened", style="dim"))
-    if missing:
-        legend.append(Text(f"≠ {total + missing:,} opened", style="bold red"))
+    broken = (f"= {total:,} ≠ {total + missing:,} opened", "bold red")
+    legend.append(Text.assemble(broken if missing else (f"= {total:,} opened", "dim")))
     return [head, *flow(legend, width)]
 
 

@@ -179,9 +179,14 @@ def test_a_reader_that_goes_away_ends_it_in_silence(served: ServedRun) -> None:
     assert process.stderr.read() == b""
 
 
-def test_without_the_folder_the_records_come_from_the_hub_and_each_once(served: ServedRun) -> None:
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_without_metrics_jsonl_the_records_come_from_the_hub_and_each_once(
+    served: ServedRun, tmp_path: Path, has_folder: bool
+) -> None:
+    # As on a launcher that shares no files with the learner, and as with the hub's address alone.
+    folder = RunDirectory.open(tmp_path / "trial") if has_folder else None
     with contextlib.closing(connect(served.address)) as client:
-        feed = Feed(client, None)
+        feed = Feed(client, folder)
         assert feed.look()
         assert [record["step"] for record in feed.records()] == [1, 2, 3]
         served.train(2)

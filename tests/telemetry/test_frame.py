@@ -121,7 +121,7 @@ def test_a_large_bound_puts_several_lags_into_one_row() -> None:
 
 
 def test_a_ledger_that_does_not_add_up_says_so() -> None:
-    assert "= 1,284  ≠ 1,286 opened" in text_of(ViewState(INFO, make_run(3), make_status(opened=1286)))
+    assert "= 1,284 ≠ 1,286 opened" in text_of(ViewState(INFO, make_run(3), make_status(opened=1286)))
     assert "= 1,284 opened" in text_of(ViewState(INFO, make_run(3), make_status()))
 
 
