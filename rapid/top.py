@@ -85,7 +85,7 @@ def _interact(source: RunSource, refresh_s: float) -> None:
             for key in keys:
                 if key in QUIT:
                     return
-                controls = press(controls, key, frame.num_actors, len(state.actors()))
+                controls = press(controls, key, frame.num_actors, len(state.actors))
             is_new = bool(keys)
             if time.monotonic() >= next_ask_s:
                 next_ask_s = time.monotonic() + refresh_s

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from telemetry.parts import Part, clean
-from telemetry.summary import compute_figures
 from telemetry.view_state import ViewState
 
 _REWARDS = 100
@@ -14,7 +13,7 @@ _REWARDS = 100
 
 def document(state: ViewState) -> dict[str, Any]:
     """Plain data that JSON knows; None where something is not known."""
-    figures = compute_figures(state.records)
+    first, newest, best = state.reward_figures()
     last = state.records[-1] if state.records else {}
     return {
         "run": asdict(state.info),
@@ -27,24 +26,24 @@ def document(state: ViewState) -> dict[str, Any]:
         "idle_s": round(state.idle_s, 3),
         "silent_s": round(state.silent_s, 3),
         "reward": {
-            "last": figures.reward_last,
-            "first": figures.reward_first,
-            "best": figures.reward_best,
+            "last": newest,
+            "first": first,
+            "best": best,
             "by_step": [[record["step"], record["reward_mean"]] for record in state.records[-_REWARDS:]],
         },
         "lag": {
             "bound": state.info.max_staleness,
             "mean": last.get("lag_mean"),
             "max": last.get("lag_max"),
-            "run_max": figures.lag_max if state.records else None,
+            "run_max": max((record["lag_max"] for record in state.records), default=None),
             "trained_tokens": {str(lag): count for lag, count in state.trained_lags().items()},
             "buffered_groups": {str(lag): count for lag, count in state.buffered_lags().items()},
         },
         "tokens_per_s": {"actors": state.generated_tokens_per_s(), "learner": last.get("trained_tokens_per_s")},
         "learner_time": state.time_shares(),
         "ledger": _ledger(state),
-        "actors": {"there": len(state.actors()), "wanted": state.wanted_actors()},
-        "parts": [_part(part) for part in state.parts()],
+        "actors": {"there": len(state.actors), "wanted": state.wanted_actors()},
+        "parts": [_part(part) for part in state.parts],
         "happenings": [{**asdict(one), "text": clean(one.text)} for one in state.happenings],
         "advice": state.advice or None,
     }

@@ -171,7 +171,7 @@ def _body(state: ViewState, width: int, height: int | None, controls: Controls |
     progress, figures = progress_line(state, width), figure_lines(state, left_width)
     books = [*ledger_lines(state, side_width), *wait_lines(state, side_width), *advice_lines(state, side_width)]
     side = [*_lag_block(state, side_width), *books] if is_wide else []
-    has_parts = bool(state.parts())
+    has_parts = bool(state.parts)
     table_head, _ = table_lines(state, width, 0, controls) if has_parts else ([], 0)
     # Beside each other, what the shorter column lacks of the longer one costs nothing.
     free_rows = max(len(side) - 1 - len(figures), 0) if state.records else 0
@@ -189,7 +189,7 @@ def _body(state: ViewState, width: int, height: int | None, controls: Controls |
 
 def _allot(state: ViewState, room: int | None, free_rows: int) -> _Room:
     """Shares out the lines that are left to what can use them, in turns: something of everything comes first."""
-    num_actors, num_happenings = len(state.actors()), len(state.happenings)
+    num_actors, num_happenings = len(state.actors), len(state.happenings)
     if room is None:
         return _Room(max(8, free_rows), num_actors, min(num_happenings, 10), gaps=5)
     demands = [

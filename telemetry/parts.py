@@ -45,7 +45,7 @@ class Part:
 
 def clean(text: str) -> str:
     """The text without what a terminal would obey: it came from other machines."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def client_parts(status: Mapping[str, Any]) -> list[Part]:

@@ -50,12 +50,12 @@ def table_lines(state: ViewState, width: int, room: int, controls: Controls | No
         controls: how to sort and from which actor on; None by name, from the first.
     """
     columns, controls = _choose_columns(width), controls or Controls()
-    actors = sort_actors(state.actors(), controls.sort, is_reversed=controls.is_reversed)
+    actors = sort_actors(state.actors, controls.sort, is_reversed=controls.is_reversed)
     num_shown = min(len(actors), room)
     first = min(controls.offset, len(actors) - num_shown)
     shown = f" · {first + 1:,}–{first + num_shown:,} of {len(actors):,}" if 0 < num_shown < len(actors) else ""
     lines = [_header(columns, width, controls, f"state{shown}")]
-    lines += [_row(part, columns, width) for part in state.parts() if part.role != "actor"]
+    lines += [_row(part, columns, width) for part in state.parts if part.role != "actor"]
     lines += [_row(part, columns, width) for part in actors[first : first + num_shown]]
     if not actors:
         lines.append(Text.assemble(f"{'actors':<{LABEL}}", ("none yet", "yellow")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from telemetry.catalogue import ACTOR_TOKEN_RATE
@@ -41,7 +42,7 @@ class Happening:
     is_warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ViewState:
     """One moment of a run.
 
@@ -77,7 +78,7 @@ class ViewState:
     def left_s(self) -> float | None:
         """Estimated seconds to the last step; None before there is anything to judge by."""
         # The first step after a start waits for the engines, so it says nothing of the others.
-        recent = step_seconds(self.records)[1:][-RECENT:]
+        recent = step_seconds(self.records[-RECENT - 1 :])[1:]
         if not recent or self.info.total_steps <= self.step or self.is_over:
             return None
         each = sum(recent) / len(recent)
@@ -92,10 +93,21 @@ class ViewState:
 
     def generated_tokens_per_s(self) -> float | None:
         """Rate of all actors: what they report themselves, or what the last step came to."""
-        known = [part.tokens_per_s for part in self.actors() if part.tokens_per_s is not None]
+        known = [part.tokens_per_s for part in self.actors if part.tokens_per_s is not None]
         if known:
             return reduce_values(ACTOR_TOKEN_RATE, known)
         return self.records[-1]["generated_tokens_per_s"] if self.records else None
+
+    @cached_property
+    def rewards(self) -> list[float | None]:
+        """Reward of each record, smoothed."""
+        return smooth([record["reward_mean"] for record in self.records], WINDOW)
+
+    def reward_figures(self) -> tuple[float | None, float | None, float | None]:
+        """Smoothed reward at first, at last and at best; the first is of a whole window, where there is one."""
+        whole = self.rewards[WINDOW - 1 :] or self.rewards[-1:]
+        known = [reward for reward in whole if reward is not None]
+        return (whole[0], whole[-1], max(known, default=None)) if whole else (None, None, None)
 
     def reward_curve(self) -> list[float | None]:
         """Reward over the steps, smoothed, in slots of equal numbers of steps; None where no step is done.
@@ -105,8 +117,7 @@ class ViewState:
         end = max(min(self.info.total_steps, max(2 * self.step, _SHORTEST_AXIS)), self.step, 1)
         num_slots = min(end, _MAX_SLOTS)
         slots: list[list[float]] = [[] for _ in range(num_slots)]
-        rewards = smooth([record["reward_mean"] for record in self.records], WINDOW)
-        for record, reward in zip(self.records, rewards, strict=True):
+        for record, reward in zip(self.records, self.rewards, strict=True):
             if reward is not None and 1 <= record["step"] <= end:
                 slots[(record["step"] - 1) * num_slots // end].append(reward)
         return [sum(slot) / len(slot) if slot else None for slot in slots]
@@ -142,6 +153,7 @@ class ViewState:
         """Prompts opened that are in no state; 0 in a ledger that adds up."""
         return self.status["opened"] - sum(count for _, count in self.ledger()) if self.status is not None else 0
 
+    @cached_property
     def parts(self) -> list[Part]:
         """Hub, learner, then actors by name; none before the hub has answered, and of a run that is over."""
         if self.status is None or self.is_over:
@@ -153,9 +165,10 @@ class ViewState:
         parts = [replace(part, **measured) if part.role == "learner" else part for part in client_parts(self.status)]
         return [hub_part(self.status, self.silent_s), *parts]
 
+    @cached_property
     def actors(self) -> list[Part]:
         """The actors by name."""
-        return [part for part in self.parts() if part.role == "actor"]
+        return [part for part in self.parts if part.role == "actor"]
 
     def wanted_actors(self) -> int | None:
         """Actors that the run was asked to have; None where nobody says so."""
@@ -163,7 +176,7 @@ class ViewState:
 
     def waits(self) -> str:
         """Who waits for what, in one sentence."""
-        return describe_waits(self.parts()) or "no process says that it waits"
+        return describe_waits(self.parts) or "no process says that it waits"
 
 
 def starting_phase(status: Mapping[str, Any] | None) -> str:

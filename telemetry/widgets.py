@@ -9,7 +9,7 @@ from rich.text import Text
 from telemetry.curve import braille_curve, nice_limits, sparkline
 from telemetry.parts import clean, describe_waits
 from telemetry.pieces import LABEL, bar, fit, flow, label, named_values, percent, stacked_bar, wrapped
-from telemetry.summary import WINDOW, compute_figures, format_duration, format_number
+from telemetry.summary import WINDOW, format_duration, format_number
 from telemetry.view_state import ViewState
 
 _AXIS = 7
@@ -43,11 +43,11 @@ def reward_head(state: ViewState, width: int) -> Text:
     """The reward's figures; what goes on, before the first step."""
     if not state.records:
         return Text.assemble(label("reward"), (clean(state.phase), "yellow"))
-    figures = compute_figures(state.records)
+    first, last, best = state.reward_figures()
     head = Text.assemble(
         label("reward"),
-        (format_number(figures.reward_last), "bold green"),
-        f"  from {format_number(figures.reward_first)} · best {format_number(figures.reward_best)}",
+        (format_number(last), "bold green"),
+        f"  from {format_number(first)} · best {format_number(best)}",
     )
     meaning = f"  mean of {WINDOW} steps"
     return head.append(meaning if head.cell_len + len(meaning) <= width else "", style="dim")
@@ -188,9 +188,9 @@ def _style(state: str) -> str:
 
 def wait_lines(state: ViewState, width: int) -> list[Text]:
     """Who waits for what; whether nothing moves at all."""
-    if not state.parts():
+    if not state.parts:
         return []
-    waits = describe_waits(state.parts())
+    waits = describe_waits(state.parts)
     if state.is_stalled:
         text = f"nothing has moved for {format_duration(state.idle_s)}" + (f": {waits}" if waits else "")
         return wrapped("STALLED", Text(text, style="bold yellow"), width)

@@ -99,7 +99,7 @@ def test_lag_of_weights_is_counted_through_the_branch_point() -> None:
     status = make_status(
         clients=[actor], version={"incarnation": 2, "step": 47}, lineage={"branch_steps": [40]}, published=None
     )
-    assert [part.behind for part in ViewState(INFO, status=status).actors()] == [12]
+    assert [part.behind for part in ViewState(INFO, status=status).actors] == [12]
 
 
 def test_the_lag_histogram_shares_out_tokens_and_groups() -> None:
@@ -310,6 +310,6 @@ def test_thousands_of_steps_and_hundreds_of_actors_draw_fast_enough_to_watch() -
 
 
 def test_sorting_keeps_every_actor() -> None:
-    actors = ViewState(INFO, status=make_actors(50)).actors()
+    actors = ViewState(INFO, status=make_actors(50)).actors
     for sort in SORTS:
         assert sorted(part.name for part in sort_actors(actors, sort)) == sorted(part.name for part in actors)
