@@ -23,6 +23,9 @@ from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
 from telemetry.exporter import Exporter
 from telemetry.run_dir import RunDirectory
 
+RESUMED_RECORDS = 2000
+"""Lines of metrics.jsonl that a resumed learner hands to its hub, which is new as well."""
+
 
 @dataclass(frozen=True)
 class FirstRank:
@@ -75,6 +78,7 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
         stack.callback(exporter.close)
         link = HubLink(settings.hub_address, settings.name, exporter.address or "")
         stack.callback(link.close)
+        link.hand_over(run.read_metrics()[-RESUMED_RECORDS:])
         publisher = build_publisher(settings, link, exporter)
         stack.callback(publisher.close)
         yield FirstRank(link, publisher, run, exporter)

@@ -251,5 +251,5 @@ class Learner:
             wall_s=link.since_first_actor_s(),
             actors=link.num_actors(),
         )
-        self._first.run.append_metrics(record)
+        link.hand_over([self._first.run.append_metrics(record)])
         self._first.exporter.record(record)

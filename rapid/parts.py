@@ -61,6 +61,7 @@ class HubPart:
         seed: int,
         host: str | None,
         state: dict[str, object] | None,
+        model: str,
     ) -> str:
         """Listen; returns the address that the other parts connect to. `host` None takes the node's own."""
         from buffer.service import Hub
@@ -80,6 +81,7 @@ class HubPart:
             address=address,
             state=state,
             run_dir=self._run_dir,
+            model=model,
             exporter=self._exporter,
         )
         return self._hub.address

@@ -27,6 +27,7 @@ from telemetry.record import Record, check_record, current_line, encode_record
 log = logging.getLogger(__name__)
 
 _HUB = "hub.json"
+_LOCK = ".lock"
 _FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
 
 
@@ -137,8 +138,19 @@ class RunDirectory:
             return str(json.loads((self.path / _HUB).read_text(encoding="utf-8"))["address"])
         return None
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append the record of one optimizer step as one whole line.
+    def is_in_use(self) -> bool:
+        """Whether a launcher works in this folder. On a file system without locks it counts as so."""
+        try:
+            with (self.path / _LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def append_metrics(self, record: Mapping[str, Any]) -> Record:
+        """Append the record of one optimizer step as one whole line, and return it as it was written.
 
         A line that a crash left torn is cut off first.
 
@@ -151,6 +163,7 @@ class RunDirectory:
         _check_follows(self.read_history(), checked)
         with self.metrics_path.open("ab", buffering=0) as file:
             file.write(encode_record(checked))
+        return checked
 
     def read_metrics(self) -> list[Record]:
         """The records that the present weights descend from, one a step (see `telemetry.record.current_line`)."""
@@ -203,7 +216,7 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises RunDirectoryError if another process has it.
     """
-    with (path / ".lock").open("a") as file:
+    with (path / _LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -89,7 +89,7 @@ def make_lag(lag: int, noise: random.Random) -> dict[str, float]:
 def make_status(**changes: Any) -> dict[str, Any]:
     """A hub's Status as plain data; its ledger adds up to 1284."""
     counts = (6, 24, 14, 24, 48, 1104, 61, 0, 3)
-    actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4}
+    actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4, "since_s": 30.0, "host": "box"}
     rate = {"rapid_actor_generated_tokens_per_second": 312.0}
     status = {
         "version": {"incarnation": 1, "step": 47},
@@ -109,6 +109,7 @@ def make_status(**changes: Any) -> dict[str, Any]:
                 "metrics": {},
                 "waiting_for": "a lease",
                 "num_leases": 0,
+                "since_s": 12.0,
             },
             {
                 "name": "learner",
@@ -118,8 +119,23 @@ def make_status(**changes: Any) -> dict[str, Any]:
                 "num_leases": 0,
                 "seen_s": 1.2,
                 "metrics": {},
+                "since_s": 3.0,
+                "host": "box",
             },
         ],
         "draining": False,
+        "run": {
+            "name": "trial",
+            "model": "tiny",
+            "mode": "async",
+            "total_steps": 100,
+            "max_staleness": 2,
+            "batch_groups": 24,
+        },
+        "uptime_s": 192.0,
+        "idle_s": 0.2,
+        "since_commit_s": 1.0,
+        "log": [],
+        "num_records": 47,
     }
     return status | changes
