@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from protocol.messages import FleetStatus
+from rapid.parts import telemetry_here
 from telemetry import catalogue
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
@@ -15,7 +16,7 @@ class LauncherGauges:
     """Close it."""
 
     def __init__(self, config: TelemetryConfig, run: RunDirectory) -> None:
-        self._exporter = Exporter("launcher", config, run.path)
+        self._exporter = Exporter("launcher", telemetry_here(config), run.path)
         self._run = run
         self._restarted = 0
 

@@ -27,6 +27,11 @@ def own_address(on_cluster: bool) -> str:
     return ray.util.get_node_ip_address() if on_cluster else "127.0.0.1"
 
 
+def telemetry_here(config: TelemetryConfig) -> TelemetryConfig:
+    """With this node's address in place of "node"."""
+    return config.model_copy(update={"host": own_address(on_cluster=True)}) if config.host == "node" else config
+
+
 def _begin_logging(name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)  # on another node of a cluster it is not there yet
     setup_logging(name, run_dir, telemetry.log_level)
@@ -47,7 +52,7 @@ class HubPart:
 
     def __init__(self, run_dir: Path, telemetry: TelemetryConfig) -> None:
         _begin_logging("hub", run_dir, telemetry)
-        self._exporter = Exporter("hub", telemetry, run_dir)
+        self._exporter = Exporter("hub", telemetry_here(telemetry), run_dir)
         self._run_dir = run_dir
         self._stop = asyncio.Event()
 
@@ -116,6 +121,7 @@ class LearnerPart:
         found = {
             "publish_host": host or own_address(on_cluster=True),
             "model_path": str(_model_here(Path(settings.model_path), settings.model.path)),
+            "telemetry": telemetry_here(settings.telemetry),
         }
         run_learner(settings.model_copy(update=found), self._stop)
 
@@ -136,8 +142,11 @@ class ActorPart:
         """Generate until the hub drains or `stop`. `settings` is an `actors.rollout.RolloutSettings`."""
         from actors.rollout import run_actor
 
-        model_path = _model_here(settings.model_path, settings.model.path)
-        await run_actor(settings.model_copy(update={"model_path": model_path}), self._stop, self._leave)
+        found = {
+            "model_path": _model_here(settings.model_path, settings.model.path),
+            "telemetry": telemetry_here(settings.telemetry),
+        }
+        await run_actor(settings.model_copy(update=found), self._stop, self._leave)
 
     async def placed(self) -> str:
         """Answers, with the node's name, once Ray has found a place and the process lives."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
@@ -18,10 +18,11 @@ class TelemetryConfig(Section):
     """Whether hub, learner (its first rank, which speaks for all) and actors serve Prometheus metrics. Where each
     listens stands in the run's `exporters/`."""
     host: str = "127.0.0.1"
-    """Interface that the metrics are served on. They carry no authentication: leave them on loopback."""
+    """Interface that the metrics are served on. "node" takes the address of each process's node, for a Prometheus
+    elsewhere in the cluster. They carry no authentication: leave them on loopback, or in a network of your own."""
     port: int = Field(0, ge=0, le=65000)
-    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, actor i
-    port + 100 + i. 0 takes free ones."""
+    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, an actor the first free
+    one of its node from port + 100 on. 0 takes free ones."""
     stall_s: float = Field(120.0, gt=0)
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
@@ -30,3 +31,13 @@ class TelemetryConfig(Section):
     """"auto" is "live" on a terminal and "plain" elsewhere; "plain" prints one line an optimizer step."""
     view_refresh_s: float = Field(0.5, ge=0.05, le=60)
     """Seconds between two refreshes of the live view."""
+
+    @field_validator("host")
+    @classmethod
+    def _refuse_wildcards(cls, value: str) -> str:
+        if value in ("0.0.0.0", "::", "*", ""):
+            raise ValueError(
+                f"{value!r} is all addresses of a machine, expected one that Prometheus can dial: take 'node' for that "
+                "of each process's node, or an address of this machine"
+            )
+        return value
