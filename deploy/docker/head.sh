@@ -4,10 +4,11 @@
 #   rapid-head RECIPE [options of rapid train]
 #
 # RAPID_RUN    name of the run; after a restart it goes on from its newest checkpoint
+# RAPID_RUNS   folder of the runs, /runs unless set
 # RAPID_SLOTS  logical CPUs that this node offers: one for hub and learner, more for ranks or threads
 set -eu
 
-runs=/runs
+runs=${RAPID_RUNS:-/runs}
 run=${RAPID_RUN:-run}
 recipe=${1:?"rapid-head: expected a recipe, such as recipes/quickstart.toml"}
 shift
