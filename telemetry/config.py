@@ -21,8 +21,8 @@ class TelemetryConfig(Section):
     """Interface that the metrics are served on. "node" takes the address of each process's node, for a Prometheus
     elsewhere in the cluster. They carry no authentication: leave them on loopback, or in a network of your own."""
     port: int = Field(0, ge=0, le=65000)
-    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, an actor the first free
-    one of its node from port + 100 on. 0 takes free ones."""
+    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, an actor the first
+    free one of its node from port + 100 on. 0 takes free ones."""
     stall_s: float = Field(120.0, gt=0)
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")

@@ -62,6 +62,7 @@ class Root:
 
     def run(self, command: str, binds: list[str]) -> None:
         """A shell command inside. Raises StepError."""
+        reach_packages(self.path)
         inside = f"cd {shlex.quote(self.folder)} && {command}"
         # setpriv is of util-linux, hence in every Debian; it needs no entry in /etc/passwd.
         uid, gid = self.user.split(":")
@@ -90,15 +91,19 @@ class Root:
         return self.path / str(PurePosixPath(self.folder) / path).lstrip("/")
 
 
-def make_base(folder: Path, suite: str) -> None:
-    """A minimal Debian with this machine's package sources."""
-    say(f"debootstrap {suite}")
-    subprocess.run(["debootstrap", "--variant=minbase", suite, str(folder)], check=True, stdout=subprocess.DEVNULL)
+def reach_packages(folder: Path) -> None:
+    """Give a root this machine's ways to its package sources; ca-certificates, once installed, takes one of them away."""
     for path in HOST_FILES:
         if Path(path).is_file():
             target = folder / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+
+
+def make_base(folder: Path, suite: str) -> None:
+    """A minimal Debian with this machine's package sources."""
+    say(f"debootstrap {suite}")
+    subprocess.run(["debootstrap", "--variant=minbase", suite, str(folder)], check=True, stdout=subprocess.DEVNULL)
     for path in HOST_FOLDERS:
         shutil.copytree(path, folder / path.lstrip("/"), dirs_exist_ok=True)
     if Path(DEBIAN_SOURCES).is_file():

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -87,7 +87,7 @@ def called(tmp_path: Path) -> Any:
     folder.mkdir()
     for name in ("ray", "rapid"):
         stand_in = folder / name
-        stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "{name} $*" >> {tmp_path}/calls\n')
+        stand_in.write_text(f"#!/bin/sh\nprintf '%s\\0' {name} \"$@\" '' >> {tmp_path}/calls\n")
         stand_in.chmod(0o755)
 
     def call(script: str, *arguments: str, **environment: str) -> list[list[str]]:
@@ -100,21 +100,23 @@ def called(tmp_path: Path) -> Any:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        lines = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
-        (tmp_path / "calls").unlink(missing_ok=True)
-        return [shlex.split(line) for line in lines]
+        calls = (tmp_path / "calls").read_text().split("\0\0") if (tmp_path / "calls").exists() else []
+        return [call.split("\0") for call in calls if call]
 
     return call
 
 
 def test_the_head_starts_ray_and_then_a_run_that_the_recipe_allows(called: Any, tmp_path: Path) -> None:
-    ray, rapid = called("head.sh", "recipes/tiny.toml", "--set", "actors.count=3", RAPID_RUN="first")
+    ray, rapid = called("head.sh", "recipes/tiny.toml", "--set", "actors.max=3", RAPID_RUN="first")
     assert ray[:3] == ["ray", "start", "--head"]
     assert rapid[:5] == ["rapid", "train", "recipes/tiny.toml", "--run", "first"]
     overrides = [rapid[place + 1] for place, word in enumerate(rapid) if word == "--set"]
     config = load_recipe(ROOT / rapid[2], overrides)
     assert config.run.directory == str(tmp_path / "runs")
-    assert (config.actors.count, config.telemetry.host, config.telemetry.port) == (3, "node", 9300)
+    assert (config.actors.scaling, config.actors.max) == ("cluster", 3)
+    assert (config.telemetry.host, config.telemetry.port) == ("node", 9300)
+    offered = dict(word.removeprefix("--").split("=", 1) for word in ray if word.startswith("--resources"))
+    assert config.learner.resource in json.loads(offered["resources"])
     assert "--resume" not in rapid
 
 

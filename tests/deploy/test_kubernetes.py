@@ -11,8 +11,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
+from rapid.config import RapidConfig
 from rapid.recipe import load_recipe
 from telemetry.exporter import ports_of
+from telemetry.metric import PARTS
 from tests.deploy.kit import ROOT, faults, read, read_all
 
 BASE = "deploy/kubernetes/base"
@@ -33,6 +35,14 @@ def check(document: dict[str, Any]) -> list[str]:
     if document["kind"] == "PodMonitor":
         return faults(document, "podmonitor-v0.80.json")
     return faults(document, "kuberay-v1.json", document["kind"])
+
+
+def job_config() -> RapidConfig:
+    """What the job's command comes to."""
+    words = shlex.split(JOB["spec"]["entrypoint"])
+    assert words[:2] == ["rapid", "train"]
+    recipe = Path(words[2]).relative_to("/app")  # where the image has the repository
+    return load_recipe(ROOT / recipe, [words[at + 1] for at, word in enumerate(words) if word == "--set"])
 
 
 @pytest.mark.parametrize("name", ["cluster", "job", "monitor", "network", "volumes"])
@@ -76,31 +86,34 @@ def test_rays_own_autoscaler_reads_the_groups_as_meant() -> None:
     assert said == {"headgroup": (0, 0), "learner": (1, 1), "actors": (1, 8)}
     resources = {name: {key: each["resources"].get(key) for key in ("CPU", "GPU")} for name, each in types.items()}
     assert resources["headgroup"] == {"CPU": 0, "GPU": None}
-    assert types["learner"]["resources"].items() >= {"CPU": 2, "rapid_learner": 1}.items()
-    assert types["actors"]["resources"].items() >= {"CPU": 1, "rapid_actor": 1}.items()
+    assert types["learner"]["resources"].items() >= {"CPU": 8, "learner": 1}.items()
+    assert types["actors"]["resources"].items() >= {"CPU": 8, "actor": 1}.items()
+
+
+def test_a_node_of_each_group_holds_what_the_job_asks_for() -> None:
+    config = job_config()
+    types = _derive_autoscaling_config_from_ray_cr({**CLUSTER, "metadata": {"name": "rapid", "namespace": "rapid"}})
+    learner, actor = (types["available_node_types"][name]["resources"] for name in ("learner", "actors"))
+    assert config.learner.threads is not None
+    assert config.learner.threads + 0.1 <= learner["CPU"]  # 0.1 for the hub
+    assert config.actors.cpus <= actor["CPU"] < 2 * config.actors.cpus
+    assert config.learner.resource in learner
+    assert config.actors.resource in actor
+    assert config.actors.max == CLUSTER["spec"]["workerGroupSpecs"][1]["maxReplicas"]
 
 
 def test_the_job_runs_on_this_cluster_as_its_recipe_allows() -> None:
     assert JOB["spec"]["clusterSelector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
-    words = shlex.split(JOB["spec"]["entrypoint"])
-    assert words[:2] == ["rapid", "train"]
-    recipe = Path(words[2])
-    assert recipe.is_relative_to("/app")  # where the image has the repository
-    config = load_recipe(
-        ROOT / recipe.relative_to("/app"), [words[at + 1] for at, word in enumerate(words) if word == "--set"]
-    )
+    config = job_config()
     assert config.run.directory == "/runs"
     assert config.telemetry.host == "node"
-    assert config.actors.count <= CLUSTER["spec"]["workerGroupSpecs"][1]["maxReplicas"]
 
 
 def test_pods_monitor_and_policy_name_the_ports_that_the_parts_serve() -> None:
-    words = shlex.split(JOB["spec"]["entrypoint"])
-    base = int(next(word for word in words if word.startswith("telemetry.port=")).split("=")[1])
-    wanted = {part: ports_of(base, part, 0)[0] for part in ("hub", "learner", "actor")}
-    groups = CLUSTER["spec"]["workerGroupSpecs"]
+    wanted = {part: ports_of(job_config().telemetry.port, part, 0)[0] for part in PARTS}
+    groups = [CLUSTER["spec"]["headGroupSpec"], *CLUSTER["spec"]["workerGroupSpecs"]]
     ports = [port for group in groups for port in group["template"]["spec"]["containers"][0]["ports"]]
-    assert {port["name"]: port["containerPort"] for port in ports} == wanted
+    assert {port["name"]: port["containerPort"] for port in ports}.items() >= wanted.items()
     assert {endpoint["port"] for endpoint in MONITOR["spec"]["podMetricsEndpoints"]} == set(wanted)
     assert {port["port"] for port in POLICY["spec"]["ingress"][-1]["ports"]} == set(wanted.values())
 
