@@ -12,98 +12,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from deploy.docker.dockerfile import Dockerfile, Ignore, Instruction, Stage, assignments, read_dockerfile, substitute
+from deploy.docker.root import Root, StepError, reach_packages
 
 CONTEXT = Path(__file__).resolve().parents[2]
-# How this machine reaches its package sources; copied into the root.
-HOST_FILES = ("/etc/resolv.conf", "/etc/pip.conf", "/root/.config/pip/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 HOST_FOLDERS = ("/etc/apt/apt.conf.d",)
 DEBIAN_SOURCES = "/etc/apt/sources.list.d/debian.sources"
-START_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENTER = """
-set -e
-mount --make-rprivate /
-mount -t proc proc "$1/proc"
-mount -t tmpfs -o size=50% tmpfs "$1/dev"
-mkdir "$1/dev/shm"
-chmod 1777 "$1/dev/shm"
-for each in null zero full random urandom tty; do touch "$1/dev/$each"; mount --bind "/dev/$each" "$1/dev/$each"; done
-ln -s /proc/self/fd "$1/dev/fd"
-for each in $BINDS; do mkdir -p "$1$each"; mount --bind "$each" "$1$each"; done
-root=$1
-shift
-exec chroot "$root" "$@"
-"""
-
-
-class StepError(Exception):
-    """A step of the build failed."""
-
-
-@dataclass
-class Root:
-    """One stage's root folder and what applies in it."""
-
-    path: Path
-    arguments: dict[str, str]
-    environment: dict[str, str] = field(
-        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
-    )
-    folder: str = "/"
-    user: str = "0:0"
-
-    def run(self, command: str, binds: list[str]) -> None:
-        """A shell command inside. Raises StepError."""
-        reach_packages(self.path)
-        inside = f"cd {shlex.quote(self.folder)} && {command}"
-        # setpriv is of util-linux, hence in every Debian; it needs no entry in /etc/passwd.
-        uid, gid = self.user.split(":")
-        chroot = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "/bin/sh", "-c", inside]
-        host = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-        home = "/root" if uid == "0" else "/home/rapid"
-        environment = {**host, **self.arguments, **self.environment, "HOME": home, "BINDS": " ".join(binds)}
-        entered = [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "/bin/sh",
-            "-c",
-            ENTER,
-            "enter",
-            str(self.path),
-        ]
-        done = subprocess.run([*entered, *chroot], env=environment, stdin=subprocess.DEVNULL)
-        if done.returncode != 0:
-            raise StepError(f"status {done.returncode}: {command}")
-
-    def inside(self, path: str) -> Path:
-        """A path of the image as one of this machine."""
-        return self.path / str(PurePosixPath(self.folder) / path).lstrip("/")
-
-
-def reach_packages(folder: Path) -> None:
-    """Give a root this machine's ways to its package sources; ca-certificates, once installed, takes one of them away."""
-    for path in HOST_FILES:
-        if Path(path).is_file():
-            target = folder / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
 
 
 def make_base(folder: Path, suite: str) -> None:
     """A minimal Debian with this machine's package sources."""
     say(f"debootstrap {suite}")
     subprocess.run(["debootstrap", "--variant=minbase", suite, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    reach_packages(folder)
     for path in HOST_FOLDERS:
         shutil.copytree(path, folder / path.lstrip("/"), dirs_exist_ok=True)
     if Path(DEBIAN_SOURCES).is_file():
@@ -119,16 +46,16 @@ def build(dockerfile: Dockerfile, folder: Path, arguments: dict[str, str], binds
         base.with_suffix(".part").rename(base)
     roots: dict[str, Root] = {}
     for stage in dockerfile.stages:
-        root = Root(folder / f"stage-{stage.name}", {})
+        root = Root(folder / f"stage-{stage.name}", {}, binds=binds)
         if root.path.exists():
             shutil.rmtree(root.path)
         subprocess.run(["cp", "--archive", "--reflink=auto", base, root.path], check=True)
         roots[stage.name] = root
-        build_stage(stage, root, roots, arguments, binds)
+        build_stage(stage, root, roots, arguments)
     return root
 
 
-def build_stage(stage: Stage, root: Root, roots: dict[str, Root], given: dict[str, str], binds: list[str]) -> None:
+def build_stage(stage: Stage, root: Root, roots: dict[str, Root], given: dict[str, str]) -> None:
     """Execute a stage's instructions in order."""
     for instruction in stage.instructions:
         values = {**root.environment, **root.arguments}
@@ -140,7 +67,7 @@ def build_stage(stage: Stage, root: Root, roots: dict[str, Root], given: dict[st
         elif instruction.name == "ENV":
             root.environment.update(assignments(text))
         elif instruction.name == "RUN":
-            root.run(instruction.text, binds)
+            root.run(instruction.text)
             say(f"    {time.monotonic() - start:.0f} s")
         elif instruction.name == "WORKDIR":
             root.folder = str(PurePosixPath(root.folder) / text)
@@ -209,7 +136,7 @@ def main() -> int:
         root = build(read_dockerfile(options.dockerfile), options.root, arguments, options.bind, options.suite)
         for command in options.run:
             say(f"run: {command}")
-            root.run(command, options.bind)
+            root.run(command)
     except StepError as error:
         print(f"check_build: {error}", file=sys.stderr)
         return 1

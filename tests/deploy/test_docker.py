@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from deploy.docker import check_build, healthy
-from deploy.docker.check_build import Root, StepError, copy
+from deploy.docker.check_build import copy
 from deploy.docker.dockerfile import DockerfileError, Ignore, Instruction, read_dockerfile, substitute
+from deploy.docker.root import Root, StepError
 from rapid.recipe import load_recipe
 from tests.deploy.kit import ROOT, read
 
@@ -137,7 +138,7 @@ def test_a_head_that_is_restarted_before_any_checkpoint_begins_anew_and_loses_no
 
 
 def test_an_actor_without_a_head_ends_well_after_its_time(called: Any) -> None:
-    assert called("actor.sh", RAPID_HEAD="nobody.invalid", RAPID_WAIT_S="0") == []
+    assert called("actor.sh", RAPID_HEAD="no host", RAPID_WAIT_S="0") == []
 
 
 def test_the_default_recipe_of_compose_is_shipped() -> None:
