@@ -31,6 +31,12 @@ from deploy.docker.root import Root
 
 BRIDGE, NETWORK = "rapid-br", "10.77.0"
 LIMIT_S = 300.0
+ALSO = """
+hostname {name}
+touch "$root/etc/hosts"
+mount --bind {hosts} "$root/etc/hosts"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+"""
 
 
 @dataclass
@@ -55,10 +61,7 @@ class Container:
 
     def start(self, command: str, environment: dict[str, str]) -> None:
         """Run the service's command, as its container would."""
-        also = (
-            f'hostname {self.name}; touch "$root/etc/hosts"; mount --bind {self.hosts} "$root/etc/hosts"; mount -t tmpfs tmpfs "$root/tmp"; '
-            'chmod 1777 "$root/tmp"'
-        )
+        also = ALSO.format(name=self.name, hosts=self.hosts)
         entered = self.root.entered(command)
         entered.insert(entered.index("--mount"), "--uts")
         self.process = subprocess.Popen(
