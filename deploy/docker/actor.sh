@@ -1,12 +1,14 @@
 #!/bin/sh
 # A container that is a Ray node for actors. It waits for the head, and ends well when there is none any more.
 #
-# RAPID_HEAD       host name of the head
-# RAPID_NODE_CPUS  CPUs that this node offers: what an actor asks for, times the actors that it is to hold
-# RAPID_WAIT_S     seconds without a head after which the run counts as over
+# RAPID_HEAD        host name of the head
+# RAPID_ACTOR_CPUS  CPUs that each actor asks for
+# RAPID_NODE_CPUS   CPUs that this node offers, if it is to hold more than one actor
+# RAPID_WAIT_S      seconds without a head after which the run counts as over
 set -eu
 
 head=${RAPID_HEAD:-head}
+cpus=${RAPID_NODE_CPUS:-${RAPID_ACTOR_CPUS:-1}}
 wait_s=${RAPID_WAIT_S:-600}
 address=$(hostname -i | cut -d' ' -f1)
 
@@ -24,5 +26,5 @@ until reach; do
 done
 
 exec ray start --address="$head:6379" --node-ip-address="$address" \
-    --num-cpus="${RAPID_NODE_CPUS:-1}" --resources='{"actor": 1}' --object-store-memory=100000000 \
+    --num-cpus="$cpus" --resources='{"actor": 1}' --object-store-memory=100000000 \
     --disable-usage-stats --block

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
@@ -139,6 +140,23 @@ def test_a_head_that_is_restarted_before_any_checkpoint_begins_anew_and_loses_no
 
 def test_an_actor_without_a_head_ends_well_after_its_time(called: Any) -> None:
     assert called("actor.sh", RAPID_HEAD="no host", RAPID_WAIT_S="0") == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "cpus"),
+    [({}, 1), ({"RAPID_ACTOR_CPUS": "4"}, 4), ({"RAPID_ACTOR_CPUS": "4", "RAPID_NODE_CPUS": "8"}, 8)],
+)
+def test_an_actors_node_offers_what_its_actors_ask_for(called: Any, environment: dict[str, str], cpus: int) -> None:
+    with socket.socket() as head:
+        try:
+            head.bind(("127.0.0.1", 6379))
+        except OSError:
+            pytest.skip("the port of Ray's head is taken on this machine")
+        head.listen()
+        (ray,) = called("actor.sh", RAPID_HEAD="127.0.0.1", **environment)
+    assert ray[:3] == ["ray", "start", "--address=127.0.0.1:6379"]
+    assert f"--num-cpus={cpus}" in ray
+    assert "--block" in ray
 
 
 def test_the_default_recipe_of_compose_is_shipped() -> None:
