@@ -22,6 +22,7 @@ from deploy.docker.dockerfile import Dockerfile, Ignore, Instruction, Stage, ass
 from deploy.docker.root import Root, StepError, reach_packages
 
 CONTEXT = Path(__file__).resolve().parents[2]
+DOCKERFILE = CONTEXT / "deploy/docker/Dockerfile"
 HOST_FOLDERS = ("/etc/apt/apt.conf.d",)
 DEBIAN_SOURCES = "/etc/apt/sources.list.d/debian.sources"
 
@@ -64,18 +65,34 @@ def build_stage(stage: Stage, root: Root, roots: dict[str, Root], given: dict[st
         start = time.monotonic()
         if instruction.name == "ARG":
             root.arguments.update({name: given.get(name, value) for name, value in assignments(text).items()})
-        elif instruction.name == "ENV":
-            root.environment.update(assignments(text))
         elif instruction.name == "RUN":
             root.run(instruction.text)
             say(f"    {time.monotonic() - start:.0f} s")
-        elif instruction.name == "WORKDIR":
-            root.folder = str(PurePosixPath(root.folder) / text)
-            root.inside(".").mkdir(parents=True, exist_ok=True)
-        elif instruction.name == "USER":
-            root.user = text
         elif instruction.name == "COPY":
             copy(instruction, root, roots)
+        else:
+            settle(instruction, root, text)
+
+
+def built(dockerfile: Dockerfile, folder: Path) -> Root:
+    """The last stage's root as an earlier `build` left it."""
+    stage = dockerfile.stages[-1]
+    root = Root(folder / f"stage-{stage.name}", {})
+    for instruction in stage.instructions:
+        if instruction.name in ("ENV", "USER", "WORKDIR"):
+            settle(instruction, root, instruction.text)
+    return root
+
+
+def settle(instruction: Instruction, root: Root, text: str) -> None:
+    """ENV, USER and WORKDIR hold for all that comes after them."""
+    if instruction.name == "ENV":
+        root.environment.update(assignments(text))
+    elif instruction.name == "USER":
+        root.user = text
+    elif instruction.name == "WORKDIR":
+        root.folder = str(PurePosixPath(root.folder) / text)
+        root.inside(".").mkdir(parents=True, exist_ok=True)
 
 
 def copy(instruction: Instruction, root: Root, roots: dict[str, Root]) -> None:
@@ -118,13 +135,14 @@ def say(text: str) -> None:
 def main() -> int:
     """Exit status 0 if every step and every command of --run went well."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dockerfile", type=Path, default=CONTEXT / "deploy/docker/Dockerfile")
+    parser.add_argument("--dockerfile", type=Path, default=DOCKERFILE)
     parser.add_argument("--root", type=Path, required=True, help="folder for the roots; kept, its base used again")
     parser.add_argument("--suite", default="bookworm", help="Debian suite of the base image")
     parser.add_argument("--arg", action="append", default=[], metavar="NAME=VALUE", help="a build argument")
     parser.add_argument(
         "--bind", action="append", default=[], metavar="PATH", help="folder of this machine to show inside"
     )
+    parser.add_argument("--built", action="store_true", help="build nothing, use what an earlier call has built")
     parser.add_argument("--run", action="append", default=[], help="command to run in the image, as its user")
     options = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("debootstrap") is None:
@@ -133,7 +151,11 @@ def main() -> int:
     options.root.mkdir(parents=True, exist_ok=True)
     try:
         arguments = dict(pair.split("=", 1) for pair in options.arg)
-        root = build(read_dockerfile(options.dockerfile), options.root, arguments, options.bind, options.suite)
+        dockerfile = read_dockerfile(options.dockerfile)
+        if options.built:
+            root = built(dockerfile, options.root)
+        else:
+            root = build(dockerfile, options.root, arguments, options.bind, options.suite)
         for command in options.run:
             say(f"run: {command}")
             root.run(command)

@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
 
-from deploy.docker.check_build import CONTEXT, say
-from deploy.docker.dockerfile import assignments, read_dockerfile
+from deploy.docker.check_build import DOCKERFILE, built, say
+from deploy.docker.dockerfile import read_dockerfile
 from deploy.docker.root import Root
 
 BRIDGE, NETWORK = "rapid-br", "10.77.0"
@@ -152,20 +152,6 @@ def containers(root: Root, actors: int) -> Iterator[list[Container]]:
             ip("link", "del", BRIDGE, check=False)
 
 
-def image(folder: Path) -> Root:
-    """The root of the last stage as the Dockerfile leaves it."""
-    stage = read_dockerfile(CONTEXT / "deploy/docker/Dockerfile").stages[-1]
-    root = Root(folder / f"stage-{stage.name}", {})
-    for instruction in stage.instructions:
-        if instruction.name == "ENV":
-            root.environment.update(assignments(instruction.text))
-        elif instruction.name == "USER":
-            root.user = instruction.text
-        elif instruction.name == "WORKDIR":
-            root.folder = instruction.text
-    return root
-
-
 def check(root: Root, actors: int, options: list[str]) -> list[str]:
     """One run, with the last actor joining late; what went wrong."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
@@ -196,7 +182,7 @@ def main() -> int:
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("options", nargs="*", help="options of rapid train")
     options = parser.parse_args()
-    found = check(image(options.root), options.actors, options.options)
+    found = check(built(read_dockerfile(DOCKERFILE), options.root), options.actors, options.options)
     for fault in found:
         print(f"check_run: {fault}", file=sys.stderr)
     return 1 if found else 0

@@ -25,7 +25,7 @@ for each in $BINDS; do mkdir -p "$1$each"; mount --bind "$each" "$1$each"; done
 root=$1
 shift
 eval "$ALSO"
-exec chroot "$root" "$@"
+exec /usr/sbin/chroot "$root" "$@"
 """
 
 
