@@ -19,7 +19,7 @@ from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, prepare_model
 from tasks import Task, TaskError, build_task, validate
 from telemetry.errors import RunDirectoryError
-from telemetry.exporter import port_of
+from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
 
 _MEASURE_S = 10.0
@@ -174,11 +174,9 @@ def check_ports(config: RapidConfig) -> None:
     """Raises UsageError when a port that the configuration names is taken on this machine."""
     _check_free("buffer.port =", config.buffer.port)
     if config.telemetry.exporter and config.telemetry.port:
-        parts = [("hub", 0), ("learner", 0), ("launcher", 0)]
-        parts += [("actor", index) for index in range(config.actors.count)]
-        for part, index in parts:
-            port = port_of(config.telemetry.port, part, index)
-            _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-{index} the port", port)
+        for part in ("hub", "learner", "launcher"):
+            port = ports_of(config.telemetry.port, part, 0)[0]
+            _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-0 the port", port)
 
 
 def _check_free(what: str, port: int) -> None:

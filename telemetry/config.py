@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,8 +26,8 @@ class TelemetryConfig(Section):
     loopback on one machine, and on a cluster the address of its node. They carry no authentication: keep them on
     loopback or in a network that you trust."""
     port: int = Field(0, ge=0, le=65000)
-    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, actor i
-    port + 100 + i. 0 takes free ones."""
+    """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, an actor the first
+    free one of its node from port + 100 on. 0 takes free ones."""
     stall_s: float = Field(120.0, gt=0)
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
@@ -36,6 +36,16 @@ class TelemetryConfig(Section):
     """"auto" is "live" on a terminal and "plain" elsewhere; "plain" prints one line an optimizer step."""
     view_refresh_s: float = Field(0.5, ge=0.05, le=60)
     """Seconds between two refreshes of the live view."""
+
+    @field_validator("host")
+    @classmethod
+    def _refuse_wildcards(cls, value: str) -> str:
+        if value in ("0.0.0.0", "::", "*", ""):
+            raise ValueError(
+                f"{value!r} is all addresses of a machine, expected one that Prometheus can dial: take 'auto', or "
+                "an address of this machine"
+            )
+        return value
 
     def facing(self, hub_address: str) -> TelemetryConfig:
         """The same with `host` "auto" resolved, for a process that dials the hub at "tcp://HOST:PORT"."""
