@@ -28,7 +28,9 @@ from actors.text import ChatText
 from actors.weights import WeightReceiver
 from protocol.errors import ProtocolError, RefusedError
 from protocol.messages import AnyMessage, Drain, Heartbeat, Lease, Phase, Return, Submit, WeightManifest, Work, WorkItem
+from protocol.version import PolicyVersion
 from telemetry.exporter import Exporter
+from telemetry.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +55,13 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
     task = build_task(settings.task)
     runner = RewardRunner(settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s)
     exporter = Exporter(settings.name, settings.telemetry, settings.run_dir)
+    timeline = Timeline(settings.run_dir, settings.name, is_enabled=settings.telemetry.timeline)
     try:
-        await Rollout(settings, task, text, engine, runner, exporter).run(stop)
+        await Rollout(settings, task, text, engine, runner, exporter, timeline).run(stop)
     finally:
         await runner.close()
         exporter.close()
+        timeline.close()
 
 
 def build_engine(settings: RolloutSettings, stop_token_ids: tuple[int, ...]) -> Engine:
@@ -86,14 +90,24 @@ class Rollout:
     Args:
         task: gives the prompt of an index.
         runner: rewards completions, see actors.group_maker.
+        timeline: is told what the actor does; the caller closes it.
     """
 
     def __init__(
-        self, settings: RolloutSettings, task: Any, text: ChatText, engine: Engine, runner: Any, exporter: Exporter
+        self,
+        settings: RolloutSettings,
+        task: Any,
+        text: ChatText,
+        engine: Engine,
+        runner: Any,
+        exporter: Exporter,
+        timeline: Timeline,
     ) -> None:
         self._name, self._config = settings.name, settings.actors
         self._engine = engine
+        self._timeline = timeline
         self._activity = Activity(exporter)
+        self._activity.on_change = self._mark
         self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
         self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
         self._receiver = WeightReceiver(settings.weights, settings.name)
@@ -101,7 +115,8 @@ class Rollout:
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
         self._goodbyes: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._draining = self._is_ending = False
+        self._loading: PolicyVersion | None = None
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._awake.set()
         self._turn_lock = asyncio.Lock()
@@ -145,6 +160,7 @@ class Rollout:
         await self._link.greet()
         while True:
             self._beat_now.clear()
+            self._mark()
             await self._link.request(self._heartbeat())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.heartbeat_s):
@@ -162,6 +178,22 @@ class Rollout:
             leases=list(self._groups),
         )
 
+    def _mark(self) -> None:
+        """Tell the timeline what goes on; called wherever that may have changed."""
+        self._timeline.enter(*self._doing())
+
+    def _doing(self) -> tuple[str, str]:
+        if self._is_ending:
+            return "end", ""
+        if not self._started.is_set():
+            return "start", "the engine"
+        if self._loading is not None:
+            return "load", f"weights {self._loading}"
+        reason = self._waiting_for()
+        if self._is_asleep:
+            return "asleep", reason
+        return ("wait", reason) if reason else ("generate", f"weights {self._engine.version}")
+
     def _waiting_for(self) -> str:
         if not self._link.is_reachable:
             return "the hub"
@@ -178,8 +210,10 @@ class Rollout:
         return "nothing: drained" if self._draining else "a lease"
 
     async def _start(self) -> None:
+        self._mark()
         await self._engine.start()
         self._started.set()
+        self._mark()
 
     async def _load(self) -> None:
         await self._started.wait()
@@ -195,13 +229,17 @@ class Rollout:
                 await asyncio.sleep(_TURN_POLL_S)
 
     async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
+        self._loading = snapshot.version
+        self._mark()
         try:
             await self._engine.load_weights(snapshot)
         finally:
+            self._loading = None
             self._receiver.release(snapshot)
         self._activity.count_load(snapshot.fetch_s, self._engine.metrics.load_s)
         log.info("loaded weights %s in %.2f s", snapshot.version, self._engine.metrics.load_s)
         self._loaded.set()
+        self._mark()
         # The hub grants by what it knows of our version, also to a request that it is holding back.
         self._beat_now.set()
 
@@ -213,6 +251,7 @@ class Rollout:
             async with self._turn_lock:
                 self._is_asleep = not self._awake.is_set()
                 await (self._engine.sleep() if self._is_asleep else self._engine.wake())
+                self._mark()
             self._beat_now.set()
 
     async def _lease(self) -> None:
@@ -252,6 +291,7 @@ class Rollout:
     def _finish(self, item: WorkItem, task: asyncio.Task[None]) -> None:
         del self._groups[item.lease_id]
         self._leave_engine(item)
+        self._mark()
         if task.cancelled():
             # Here and not within the task, which a cancellation may reach before its first line.
             self._hand_back(item)
@@ -292,7 +332,8 @@ class Rollout:
     # --- the end ------------------------------------------------------------------------------------
 
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
-        self._draining = True
+        self._draining = self._is_ending = True
+        self._mark()
         await cancel_all([*tasks, *self._groups.values()])
         await asyncio.gather(*self._goodbyes)
         await self._engine.close()

@@ -87,7 +87,7 @@ def train(plan: Plan, recipe: Path) -> None:
 def _run(plan: Plan, run: RunDirectory) -> None:
     config = plan.config
     run.write_config(config.model_dump(mode="json"))
-    setup_logging("launcher", run.path, config.telemetry.log_level)
+    setup_logging("launcher", run.path, config.telemetry.log_level, config.telemetry.log_format)
     with _view(plan, run) as view:
         view.set_phase("starting Ray")
         num_parts = 1 + config.learner.ranks + config.actors.count
