@@ -16,7 +16,7 @@ def encode_line(value: dict[str, Any]) -> bytes:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove what follows the last whole line, so that appending goes on with a new one; nothing if there is no file."""
+    """Remove what follows the last whole line, so that appending begins a new one; nothing without a file."""
     if not path.exists():
         return
     with path.open("r+b") as file:

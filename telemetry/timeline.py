@@ -15,13 +15,12 @@ beginning and its end.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,17 +82,6 @@ class Timeline:
         if self._thread is not None and (what, of) != self._doing:
             self._doing = (what, of)
             self._note({"what": what, "of": of} if of else {"what": what})
-
-    @contextlib.contextmanager
-    def during(self, what: str, of: str = "") -> Iterator[None]:
-        """As `enter`, and at the end back to what was before."""
-        before = self._doing
-        self.enter(what, of)
-        try:
-            yield
-        finally:
-            if before[0] is not None:
-                self.enter(before[0], before[1])
 
     def flush(self) -> None:
         """Write what is pending. A disk that is full costs the timeline, never the run."""
