@@ -17,6 +17,7 @@ from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
 from protocol.messages import Inspect
 from rapid.cluster import connect_ray
+from rapid.environment import write_environment
 from rapid.errors import RunFailedError
 from rapid.inspection import ledger_status
 from rapid.preflight import Plan
@@ -25,6 +26,7 @@ from telemetry.logs import setup_logging
 from telemetry.plots import write_plots
 from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
+from telemetry.trackers import Trackers
 from telemetry.view import LiveView
 
 log = logging.getLogger(__name__)
@@ -86,18 +88,20 @@ def train(plan: Plan, recipe: Path) -> None:
 
 def _run(plan: Plan, run: RunDirectory) -> None:
     config = plan.config
-    run.write_config(config.model_dump(mode="json"))
+    values = config.model_dump(mode="json")
+    run.write_config(values)
     setup_logging("launcher", run.path, config.telemetry.log_level, config.telemetry.log_format)
-    with _view(plan, run) as view:
+    with _view(plan, run) as view, Trackers(run, values, config.telemetry, partial(_tell, view)) as trackers:
         view.set_phase("starting Ray")
         num_parts = 1 + config.learner.ranks + config.actors.count
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
         with connect_ray(num_parts) as on_cluster, _interrupts() as interrupts:
+            write_environment(run, config, on_cluster=on_cluster)
             supervisor = Supervisor(plan, on_cluster, tell=partial(_tell, view))
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
-                _watch(supervisor, run, view, interrupts)
+                _watch(supervisor, run, view, trackers, interrupts)
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()
@@ -123,8 +127,10 @@ def _tell(view: LiveView, event: str) -> None:
     view.note(event)
 
 
-def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts) -> None:
-    """Show the run until the learner is done."""
+def _watch(
+    supervisor: Supervisor, run: RunDirectory, view: LiveView, trackers: Trackers, interrupts: _Interrupts
+) -> None:
+    """Show the run, and hand its records to the trackers, until the learner is done."""
     client = BlockingClient(supervisor.hub_address)
     is_stopping, status, losses = False, None, _Losses(partial(_tell, view))
     try:
@@ -136,11 +142,17 @@ def _watch(supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts
             status = _inspect(client) or status
             losses.look(status)
             view.set_phase(_phase(status))
-            view.update(run.read_metrics(), status)
+            _show(run, view, trackers, status)
         status = _inspect(client) or status
-        view.update(run.read_metrics(), status)
+        _show(run, view, trackers, status)
     finally:
         client.close()
+
+
+def _show(run: RunDirectory, view: LiveView, trackers: Trackers, status: dict[str, Any] | None) -> None:
+    records = run.read_metrics()
+    view.update(records, status)
+    trackers.offer(records)
 
 
 class _Losses:

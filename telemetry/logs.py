@@ -14,7 +14,7 @@ from types import TracebackType
 _FORMAT = "%(asctime)s.%(msecs)03d %(levelname).1s %(name)s: %(message)s"
 _TIME = "%m-%d %H:%M:%S"
 # At INFO these tell of every font, lock or connection and nothing of the run.
-_TALKATIVE = ("asyncio", "filelock", "fsspec", "httpcore", "httpx", "matplotlib", "PIL", "urllib3")
+_TALKATIVE = ("asyncio", "filelock", "fsspec", "httpcore", "httpx", "matplotlib", "PIL", "urllib3", "wandb")
 
 
 class _JsonFormatter(logging.Formatter):

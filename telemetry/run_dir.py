@@ -1,7 +1,7 @@
 """A run's folder: where everything lies that a run leaves behind.
 
 runs/NAME/  config.json        the resolved configuration
-            environment.json   versions, machine and parts of the newest start (telemetry.environment)
+            environment.json   versions, machine and parts of the newest start (rapid.environment)
             metrics.jsonl      one record an optimizer step, appended by the learner alone
             samples.jsonl      groups of every n-th step with their tokens, by the learner (telemetry.samples)
             timeline/PART.jsonl   what each process did when (telemetry.timeline)
