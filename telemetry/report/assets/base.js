@@ -102,6 +102,13 @@ function sized(place, width, height, label) {
   place.setAttribute("aria-label", label);
 }
 
+// Which colour is which run; said once a section, not in every picture.
+function runLegend() {
+  if (DATA.runs.length === 1) return [];
+  const names = DATA.runs.map((run, index) => html("li", {}, swatch(HUES[index % HUES.length]), run.name));
+  return [html("ul", { className: "legend key" }, ...names)];
+}
+
 function figure(title, unit, tells, legend, className = "") {
   const head = html("figcaption", {}, html("b", {}, title + " ", html("span", { className: "unit", textContent: unit })));
   if (legend.length) {

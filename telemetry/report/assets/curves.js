@@ -22,7 +22,7 @@ function chartSeries(chart) {
     const alone = DATA.runs.length === 1;
     found.push({
       run, colour: HUES[(alone ? lineIndex : runIndex) % HUES.length], dash: alone ? "" : ["", "5 4", "1 4"][lineIndex] || "",
-      label: alone ? line.label : chart.lines.length > 1 ? `${run.name}, ${line.label}` : run.name,
+      label: alone ? line.label : chart.lines.length > 1 ? `${run.name}, ${line.label}` : run.name, exact: line.is_exact,
       values: column.map((value) => value === null ? null : value * chart.scale),
     });
   }));
@@ -32,10 +32,11 @@ function chartSeries(chart) {
 function buildCurves() {
   const place = document.getElementById("charts");
   if (!place) return;
+  document.getElementById("curve-controls").append(...runLegend());
   for (const chart of DATA.charts) {
     const series = chartSeries(chart);
     if (!series.length) continue;
-    const legend = series.length > 1 ? series.map((one) => [swatch(one.colour, one.dash), one.label]) : [];
+    const legend = lineLegend(chart, series);
     const box = figure(chart.title, chart.unit, chart.tells, legend, chart.is_wide ? "wide" : "");
     place.append(box);
     CURVES.drawings.push(picture(box, (target, width) => drawCurve(target, width, chart, series)));
@@ -59,6 +60,13 @@ function buildCurves() {
   react();
 }
 
+function lineLegend(chart, series) {
+  if (chart.lines.length === 1) return [];
+  if (DATA.runs.length === 1) return series.map((one) => [swatch(one.colour, one.dash), one.label]);
+  const first = series.filter((one) => one.run === series[0].run);
+  return first.map((one, index) => [swatch("var(--soft)", one.dash), chart.lines[index].label]);
+}
+
 function reach(chart, series, means) {
   const known = series.flatMap((one) => one.values.filter((value) => value !== null)).sort((a, b) => a - b);
   // A single wild step must not flatten everything else.
@@ -80,7 +88,7 @@ function marks(chart) {
 function drawCurve(target, width, chart, series) {
   const height = 190, edge = { left: 46, right: 10, top: 10, bottom: 22 };
   sized(target, width, height, chart.title);
-  const means = series.map((one) => smooth(one.values, CURVES.smoothing));
+  const means = series.map((one) => one.exact ? one.values : smooth(one.values, CURVES.smoothing));
   const [low, high] = reach(chart, series, means);
   const places = series.map((one) => one.run.columns[CURVES.axis]);
   const first = Math.min(...places.map((list) => list[0])), last = Math.max(...places.map((list) => list[list.length - 1]));
@@ -104,8 +112,8 @@ function drawCurve(target, width, chart, series) {
       d: path(places[index], values, x, y), fill: "none", stroke: one.colour, "stroke-linejoin": "round",
       "stroke-linecap": "round", ...attributes,
     }));
-    if (CURVES.smoothing > 1) draw(one.values, { "stroke-width": 1, opacity: 0.28 });
-    draw(means[index], { "stroke-width": 2.2, ...(one.dash ? { "stroke-dasharray": one.dash } : {}) });
+    if (CURVES.smoothing > 1 && !one.exact) draw(one.values, { "stroke-width": 1, opacity: series.length > 3 ? 0.16 : 0.3 });
+    draw(means[index], { "stroke-width": one.exact ? 1.4 : 2.2, ...(one.dash ? { "stroke-dasharray": one.dash } : {}) });
   });
   if (chart.lines[0].key === "reward_mean") drawEvaluations(inside, x, y);
   addHover(target, { width, height, edge, x, series, means, places, y });
@@ -167,7 +175,7 @@ function addHover(target, { width, height, edge, x, series, means, places, y }) 
       dots[which].setAttribute("visibility", isNear ? "visible" : "hidden");
       if (isNear) { dots[which].setAttribute("cx", x(places[which][index])); dots[which].setAttribute("cy", y(mean)); }
       const label = series.length > 1 ? `${one.label} ` : "";
-      const tail = CURVES.smoothing > 1 ? `  (mean ${number(mean, 4)})` : "";
+      const tail = CURVES.smoothing > 1 && !one.exact ? `  (mean ${number(mean, 4)})` : "";
       return [swatch(one.colour), `${label}${number(value, 4)}${tail}`];
     });
     const columns = series[0].run.columns, index = nearest[0];

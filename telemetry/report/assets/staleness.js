@@ -12,16 +12,16 @@ function buildStaleness() {
     maps.append(box);
     picture(box, (target, width) => drawHeatmap(target, width, run.heatmap));
   }
+  bars.before(...runLegend());
   const quantities = [
     ["share", "Tokens", "% of all", 100, "Where the tokens were."],
     ["ratio_mean", "Ratio", "π / μ", 1, "Mean, and 5 % to 95 % of all."],
-    ["ess_fraction", "Effective sample size", "%", 100, "Of the weights of this lag."],
+    ["ess_fraction", "Effective", "%", 100, "Sample size left by the weights."],
     ["clipped_fraction", "Clipped", "%", 100, "Weights beyond the clip."],
     ["kl_behaviour", "KL", "nats", 1, "From the generating policy."],
   ];
   for (const [key, title, unit, scale, tells] of quantities) {
-    const legend = DATA.runs.length > 1 ? DATA.runs.map((run, index) => [swatch(HUES[index % HUES.length]), run.name]) : [];
-    const box = figure(`${title} by lag`, unit, tells, legend);
+    const box = figure(`${title} by lag`, unit, tells, []);
     bars.append(box);
     picture(box, (target, width) => drawByLag(target, width, key, scale, title));
   }
