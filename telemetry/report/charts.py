@@ -12,7 +12,7 @@ class Line:
     key: str
     label: str
     is_exact: bool = False
-    """Drawn as it is: a trailing mean of largest values would be a number that never was."""
+    """Drawn as it is: it has no noise, or a mean of it, as of largest values, would be a number that never was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ CHARTS: tuple[Chart, ...] = (
         (Line("groups", "trained"), Line("groups_filtered", "without signal")),
         from_zero=True,
     ),
-    Chart("Learning rate", "", "", (Line("lr", "lr"),), from_zero=True),
-    Chart("Actors", "", "Connected to the hub.", (Line("actors", "actors"),), from_zero=True),
+    Chart("Learning rate", "", "", (Line("lr", "lr", is_exact=True),), from_zero=True),
+    Chart("Actors", "", "Connected to the hub.", (Line("actors", "actors", is_exact=True),), from_zero=True),
     Chart("Entropy of the policy", "nats", "Mean over the tokens.", (Line("diagnostics.entropy", "entropy"),)),
 )

@@ -192,7 +192,8 @@ def costs(runs: Runs) -> Html:
         (f"GPU-hours {more}", [format_number(one.per_reward(one.gpu_hours), 3) for one in found]),
     ]
     names = [run.name for run in runs] if len(runs) > 1 else [""]
-    shown = [[name, *cells] for name, cells in rows if set(cells) != {DASH}]
+    # A run without GPUs has no line about them.
+    shown = [[name, *cells] for name, cells in rows if not set(cells) <= {DASH, "0.000"}]
     note = "Working time, from the first actor that was ready, times the cores and GPUs that the parts were given."
     return section("costs", "Costs", table(["", *names], shown), note)
 
@@ -247,13 +248,17 @@ def _environment_of(values: Mapping[str, Any]) -> dict[str, str]:
         "memory": f"{values.get('memory_gib', '?')} GiB",
         "GPUs": "; ".join(values.get("gpus", [])) or "none",
         **({"cluster": "; ".join(nodes)} if nodes else {}),
-        **{f"each {name}": _resources(given) for name, given in values.get("parts", {}).items()},
+        **{_whose(name): _resources(given) for name, given in values.get("parts", {}).items()},
     }
 
 
+def _whose(part: str) -> str:
+    return "the learner" if part == "learner" else f"each {part}"
+
+
 def _resources(given: Mapping[str, float]) -> str:
-    gpus = f", {given['gpus']:g} GPUs" if given["gpus"] else ""
-    return f"{given['cores']:g} cores{gpus}"
+    gpus = f", {given['gpus']:g} GPU" if given["gpus"] else ""
+    return f"{given['cores']:g} core{'' if given['cores'] == 1 else 's'}{gpus}"
 
 
 def configuration(runs: Runs) -> Html:

@@ -47,9 +47,9 @@ function clock(seconds) {
 function ticks(low, high, count, steps = [1, 2, 2.5, 5, 10]) {
   const raw = (high - low) / Math.max(count, 1) || 1, power = 10 ** Math.floor(Math.log10(raw));
   const stride = steps.map((step) => step * power).find((step) => step >= raw * 0.999) || 10 * power;
-  const found = [];
-  for (let at = Math.ceil(low / stride - 1e-9); at * stride <= high + stride * 1e-9; at++) found.push(at * stride);
-  return found;
+  // Counted beforehand: where rounding is larger than the stride, a loop up to `high` would never get there.
+  const first = Math.ceil(low / stride - 1e-9), last = Math.min(Math.floor(high / stride + 1e-9), first + 50);
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => (first + index) * stride);
 }
 
 function timeTicks(low, high, count) {
@@ -85,14 +85,15 @@ function picture(parent, draw) {
   const place = svg("svg", { role: "img" });
   parent.append(place);
   const drawing = { width: 0, redraw: () => { place.replaceChildren(); hideTip(); draw(place, drawing.width); } };
-  PICTURES.push(drawing);
-  new ResizeObserver(([entry]) => {
-    const width = Math.floor(entry.contentRect.width);
+  drawing.fit = () => {
+    const width = Math.floor(place.getBoundingClientRect().width);
     if (width <= 0 || width === drawing.width) return;
     drawing.width = width;
-    // Not at once: drawing changes the height, which the observer would call a loop.
-    requestAnimationFrame(drawing.redraw);
-  }).observe(parent);
+    drawing.redraw();
+  };
+  // Not at once: drawing changes the height, which the observer would call a loop.
+  new ResizeObserver(() => requestAnimationFrame(drawing.fit)).observe(parent);
+  PICTURES.push(drawing);
   return drawing;
 }
 

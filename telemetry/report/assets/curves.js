@@ -76,7 +76,8 @@ function reach(chart, series, means) {
   if (chart.mark) all.push(...marks(chart));
   let low = Math.min(...all), high = Math.max(...all);
   if (chart.from_zero) low = Math.min(0, low);
-  if (low === high) { high += Math.abs(high) * 0.1 || 1; low -= chart.from_zero ? 0 : Math.abs(low) * 0.1; }
+  // Means of a constant differ in their last digits.
+  if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) { high += Math.abs(high) * 0.1 || 1; low -= chart.from_zero ? 0 : Math.abs(low) * 0.1; }
   const room = (high - low) * 0.07;
   return [chart.from_zero && low === 0 ? 0 : low - room, high + room];
 }

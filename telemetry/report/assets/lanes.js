@@ -4,7 +4,7 @@
 const ACTIVITY = {
   generate: ["var(--orange)", "generates"], train: ["var(--green)", "trains"], publish: ["var(--blue)", "publishes weights"],
   load: ["var(--sky)", "loads weights"], checkpoint: ["var(--purple)", "writes a checkpoint"],
-  start: ["var(--red)", "starts"], wait: ["var(--idle)", "waits"], asleep: ["var(--sleep)", "asleep"],
+  start: ["var(--soft)", "starts"], wait: ["var(--idle)", "waits"], asleep: ["var(--sleep)", "asleep"],
   end: ["var(--ink)", "ends"],
 };
 
@@ -27,7 +27,7 @@ function buildLanes() {
 }
 
 function drawLanes(target, width, window, label) {
-  const laneHeight = window.processes.length > 12 ? 14 : 24, edge = { left: 74, right: 10, top: 4, bottom: 24 };
+  const laneHeight = window.processes.length > 12 ? 14 : window.processes.length > 4 ? 22 : 30, edge = { left: 74, right: 10, top: 4, bottom: 24 };
   const height = edge.top + window.processes.length * laneHeight + edge.bottom;
   sized(target, width, height, label);
   const x = (at) => edge.left + (at - window.start) / (window.end - window.start || 1) * (width - edge.left - edge.right);

@@ -5,6 +5,7 @@ buildCurves();
 buildStaleness();
 buildLanes();
 buildBrowser();
+PICTURES.forEach((drawing) => drawing.fit());
 
 document.getElementById("theme").addEventListener("click", () => {
   const root = document.documentElement.style;
