@@ -24,6 +24,10 @@ def cut_torn_line(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file's whole lines, for files that only explain a run: what is damaged is left out and logged.
 
@@ -36,7 +40,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found, num_damaged = [], 0
     for line in content[: content.rfind(b"\n") + 1].splitlines():
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse)
         except ValueError:
             value = None
         if isinstance(value, dict):

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from telemetry.lines import cut_torn_line, encode_line, read_lines
 
 Sample = dict[str, Any]
+_KEYS = {"step", "incarnation", "entry", "actor", "num_completions", "reward_mean", "prompt", "best", "worst"}
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 # Room for a character of four tokens and one before it.
 _LONGEST_CHARACTER = 5
@@ -78,6 +79,8 @@ def read_samples(path: Path) -> list[Sample]:
     """
     kept: list[Sample] = []
     for sample in read_lines(path):
+        if not set(sample) >= _KEYS:
+            continue
         while kept and kept[-1]["step"] >= sample["step"] and kept[-1]["incarnation"] < sample["incarnation"]:
             kept.pop()
         kept.append(sample)

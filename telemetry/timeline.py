@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -166,7 +167,7 @@ def read_timeline(path: Path) -> list[Span]:
     last_s = 0.0
     for line in read_lines(path):
         moment = line.get("t")
-        if not isinstance(moment, int | float):
+        if not isinstance(moment, int | float) or not math.isfinite(moment):
             continue
         if "what" in line:
             # A process that was killed did not say when it ended: its last sign of life is what is known.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from telemetry.run_dir import write_atomically
 
 Runs = Sequence[RunData]
 
+_TITLE = re.compile(r'<section id="(\w+)"><h2>(.*?)</h2>')
 _SCRIPTS = ("base.js", "curves.js", "staleness.js", "lanes.js", "completions.js", "main.js")
 # Nothing may be fetched, sent or framed, whatever a completion says.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -44,7 +46,7 @@ def render_page(runs: Runs) -> str:
     ]
     sections = [build(runs) for build in SECTIONS]
     body = [
-        _header(runs, sections),
+        _header(sections),
         tag("main", *sections),
         tag("footer", text(f"Written by Rapid on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}.")),
         json_script("data", _data(runs)),
@@ -79,26 +81,11 @@ def _data(runs: Runs) -> dict[str, Any]:
 # --- sections ---------------------------------------------------------------------------------------
 
 
-def _header(runs: Runs, sections: Sequence[Html]) -> Html:
-    links = [tag("a", text(label), href=f"#{anchor}") for anchor, label in _anchors(sections)]
+def _header(sections: Sequence[Html]) -> Html:
+    titles = [match for part in sections if (match := _TITLE.match(part))]
+    links = [tag("a", Html(title[2]), href=f"#{title[1]}") for title in titles]
     theme = tag("button", text("◐"), id="theme", type="button", title="Light or dark", aria_label="Light or dark")
     return tag("header", tag("a", text("rapid"), href="#summary", class_="brand"), tag("nav", *links), theme)
-
-
-def _anchors(sections: Sequence[Html]) -> list[tuple[str, str]]:
-    labels = {
-        "summary": "Summary",
-        "curves": "Curves",
-        "staleness": "Staleness",
-        "timeline": "Timeline",
-        "completions": "Completions",
-        "ledger": "Ledger",
-        "costs": "Costs",
-        "environment": "Environment",
-        "configuration": "Configuration",
-    }
-    present = [anchor for anchor in labels if any(f'id="{anchor}"' in part for part in sections)]
-    return [(anchor, labels[anchor]) for anchor in present]
 
 
 def _summary(runs: Runs) -> Html:

@@ -118,9 +118,12 @@ def test_damaged_files_that_only_explain_a_run_do_not_hinder_its_report(run_dir:
     furnish(fill(run_dir, make_run(3)))
     run_dir.environment_path.write_text("{")
     for path in (run_dir.samples_path, run_dir.timeline / "actor-0.jsonl"):
-        path.write_bytes(b"\xff\xfe no json\n[1]\n" + path.read_bytes() + b'{"t": 1')
+        path.write_bytes(
+            b'\xff\xfe no json\n[1]\n{"t": NaN}\n{"t": 1e999, "what": "train"}\n' + path.read_bytes() + b'{"t": 1'
+        )
     run = load_run(run_dir)
     assert (len(run.samples), run.environment) == (6, {})
+    render_page([run])
     assert list(run.timeline) == ["learner-0", "actor-0", "actor-1"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.samples import SampleWriter, read_samples, token_texts
+from tests.telemetry.fakes import make_sample
 
 
 class ByteTokenizer:
@@ -54,10 +55,10 @@ def test_samples_of_lost_steps_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     writer = SampleWriter(path)
     for incarnation, step in ((1, 1), (1, 5), (1, 5), (1, 10)):
-        writer.append([{"step": step, "incarnation": incarnation}])
+        writer.append([make_sample(step, 0) | {"incarnation": incarnation}])
     with path.open("ab") as file:
         file.write(b'{"step": 1')
-    SampleWriter(path).append([{"step": 5, "incarnation": 2}])
+    SampleWriter(path).append([{"step": 7}, make_sample(5, 0) | {"incarnation": 2}])
     assert [(sample["step"], sample["incarnation"]) for sample in read_samples(path)] == [(1, 1), (5, 2)]
 
 
