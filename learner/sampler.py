@@ -40,7 +40,10 @@ class Sampler:
     def offer(self, groups: Sequence[Group], trained: PolicyVersion) -> None:
         """The step that led to `trained` was made on these groups: keep some of them if it is its turn."""
         if self._writer is not None and (trained.step == 1 or trained.step % self._every == 0):
-            self._worker.submit(self._keep, list(groups[: self._num_groups]), trained)
+            # A batch has the order of the ledger, so that its first groups are its oldest, and not typical.
+            count = min(self._num_groups, len(groups))
+            chosen = [groups[index * len(groups) // count] for index in range(count)]
+            self._worker.submit(self._keep, chosen, trained)
 
     def close(self) -> None:
         """Finish writing. Idempotent."""

@@ -35,7 +35,8 @@ class TelemetryConfig(Section):
     """Optimizer steps between two that leave samples of their groups in `samples.jsonl`; the first step is always one.
     0 keeps none."""
     samples_groups: int = Field(2, ge=1)
-    """Groups kept of such a step: for each the prompt, its best and its worst completion."""
+    """Groups kept of such a step, spread evenly over the batch: for each the prompt, its best and its worst
+    completion."""
     trackers: list[Literal["tensorboard", "wandb"]] = Field(default=[])
     """Experiment trackers that the launcher hands every record to: "tensorboard", "wandb". Their packages are those of
     `requirements/trackers.txt`."""

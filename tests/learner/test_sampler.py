@@ -75,6 +75,8 @@ def test_a_run_leaves_samples_of_every_nth_step_and_a_timeline(model_dir: Path, 
     hub.close()
     samples = read_samples(tmp_path / "samples.jsonl")
     assert [sample["step"] for sample in samples] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+    # Three of the four groups of a batch: those at 0, 4/3 and 8/3.
+    assert [sample["entry"] for sample in samples[:3]] == ["0:0", "0:1", "0:2"]
     # The script's groups all come from version 1.0, so that at step 4 they are three steps behind.
     assert samples[-1]["best"]["spans"][0][1:] == ["1.0", 3]
     told = [(span.what, span.of) for span in read_timeline(tmp_path / "timeline" / "learner-0.jsonl")]
