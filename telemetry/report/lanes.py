@@ -8,8 +8,8 @@ from typing import Any
 from telemetry.timeline import ACTIVITIES, Span
 
 WINDOW_S = 180.0
-_MAX_SPANS = 2500
-"""Of one process in one window. More could not be told apart, and would make the page heavy."""
+_MAX_SPANS, _MAX_SPANS_IN_ALL = 2500, 30_000
+"""In one window, of one process and of all. More could not be told apart, and would make the page heavy."""
 
 
 def lanes(timeline: Mapping[str, Sequence[Span]]) -> dict[str, Any] | None:
@@ -20,6 +20,7 @@ def lanes(timeline: Mapping[str, Sequence[Span]]) -> dict[str, Any] | None:
     spans = [span for process in timeline.values() for span in process]
     if not spans:
         return None
+    limit = min(_MAX_SPANS, _MAX_SPANS_IN_ALL // len(timeline))
     begin, end = min(span.start_s for span in spans), max(span.end_s for span in spans)
     return {
         "windows": [
@@ -27,7 +28,8 @@ def lanes(timeline: Mapping[str, Sequence[Span]]) -> dict[str, Any] | None:
                 "start": low,
                 "end": high,
                 "processes": [
-                    {"name": name, "spans": _visible(process, begin, low, high)} for name, process in timeline.items()
+                    {"name": name, "spans": _visible(process, begin, low, high, limit)}
+                    for name, process in timeline.items()
                 ],
             }
             for low, high in _windows(end - begin)
@@ -41,13 +43,13 @@ def _windows(length_s: float) -> list[tuple[float, float]]:
     return [(0.0, WINDOW_S), (length_s - WINDOW_S, length_s)]
 
 
-def _visible(spans: Sequence[Span], begin: float, low: float, high: float) -> list[list[Any]]:
+def _visible(spans: Sequence[Span], begin: float, low: float, high: float, limit: int) -> list[list[Any]]:
     found: list[list[Any]] = []
     for span in spans:
         start, end = max(span.start_s - begin, low), min(span.end_s - begin, high)
         if end > start:
             found.append([round(start, 3), round(end, 3), span.what, span.of])
-    return _merge_short(found, (high - low) / _MAX_SPANS) if len(found) > _MAX_SPANS else found
+    return _merge_short(found, (high - low) / limit) if len(found) > limit else found
 
 
 def _merge_short(spans: list[list[Any]], least_s: float) -> list[list[Any]]:
