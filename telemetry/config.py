@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -32,6 +33,22 @@ class TelemetryConfig(Section):
     """Seconds without any progress after which the run counts as stalled and says who waits for what."""
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     """Least severity that the files in the run's `logs/` keep: "DEBUG", "INFO", "WARNING" or "ERROR"."""
+    log_format: str = Field("text", pattern="^(text|json)$")
+    """How the lines of the log files look: "text" for people, "json" for one JSON object a line."""
+    timeline: bool = True
+    """Whether every process writes down what it did when, into the run's `timeline/`. The report draws it."""
+    samples_every: int = Field(5, ge=0)
+    """Optimizer steps between two that leave samples of their groups in `samples.jsonl`; the first step is always one.
+    0 keeps none."""
+    samples_groups: int = Field(2, ge=1)
+    """Groups kept of such a step, spread evenly over the batch: for each the prompt, its best and its worst
+    completion."""
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default=[])
+    """Experiment trackers that the launcher hands every record to: "tensorboard", "wandb". Their packages are those of
+    `requirements/trackers.txt`."""
+    wandb_project: str = Field("rapid", min_length=1)
+    """Project under which Weights & Biases files the run. Everything else is W&B's own environment, such as
+    WANDB_API_KEY, WANDB_ENTITY and WANDB_MODE."""
     view: str = Field("auto", pattern="^(auto|live|plain|none)$")
     """"auto" is "live" on a terminal and "plain" elsewhere; "plain" prints one line an optimizer step."""
     view_refresh_s: float = Field(0.5, ge=0.05, le=60)
