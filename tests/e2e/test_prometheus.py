@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from bench.prometheus_server import PrometheusServer
+from protocol.blocking import BlockingClient
+from protocol.messages import Inspect, Status
 from telemetry.catalogue import ACTOR_KV_CACHE, METRICS
 from telemetry.dashboards.alerts import ALERTS
 from telemetry.metric import Kind
+from telemetry.run_dir import RunDirectory
 from tests.e2e.conftest import ROOT, Run
 
 pytestmark = [
@@ -122,6 +125,7 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     assert faults(prometheus, exported) == []
     assert rule_faults(prometheus, exported) == []
     check_values(prometheus)
+    check_that_the_hub_knows_the_addresses(run)
     check_that_targets_follow(run, prometheus)
 
     run.interrupt()
@@ -163,9 +167,30 @@ def check_values(prometheus: PrometheusServer) -> None:
     assert 0 < float(kv_cache["value"][1]) <= 1
 
 
+def check_that_the_hub_knows_the_addresses(run: Run) -> None:
+    """What a launcher on another machine than the processes would write."""
+    client = BlockingClient(RunDirectory.open(run.folder).hub_address() or "")
+    try:
+        status = client.request(Inspect(), 10.0)
+    finally:
+        client.close()
+    assert isinstance(status, Status)
+    told = {"hub": status.metrics_address} | {client.name: client.metrics_address for client in status.clients}
+    assert told == {
+        "hub": written(run, "hub"),
+        "learner": written(run, "learner-0"),
+        "actor-0": written(run, "actor-0"),
+    }
+
+
+def written(run: Run, process: str) -> str:
+    """Address in a process's own file."""
+    return str(json.loads((run.folder / "exporters" / f"{process}.json").read_text())[0]["targets"][0])
+
+
 def check_that_targets_follow(run: Run, prometheus: PrometheusServer) -> None:
     """An actor that is killed is replaced by one at another address, and Prometheus scrapes that one."""
-    address = json.loads((run.folder / "exporters" / "actor-0.json").read_text())[0]["targets"][0]
+    address = written(run, "actor-0")
     for process in run.parts("ActorPart"):
         process.kill()
     run.wait_until(lambda: address not in prometheus.targets(), "end of the killed actor's target")
