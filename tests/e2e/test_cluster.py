@@ -10,6 +10,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +116,33 @@ def test_a_run_joins_the_cluster_of_ray_address_and_leaves_it_as_it_was(cluster:
     check(tmp_path / "joined", 6)
     assert cluster.parts() == []
     assert cluster.process.poll() is None
+
+
+def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_path: Path) -> None:
+    targets = tmp_path / ".targets" / "watched.json"
+    seen: dict[str, str] = {}
+
+    def watch() -> None:
+        while len(seen) < 3 and train.is_alive():
+            if targets.exists():
+                groups = json.loads(targets.read_text())
+                seen.update({group["labels"]["process"]: group["targets"][0] for group in groups})
+            time.sleep(0.1)
+        for process in seen:
+            urllib.request.urlopen(f"http://{seen[process]}/metrics", timeout=10).close()
+            served.add(process)
+
+    served: set[str] = set()
+    arguments = ("train", TINY, "--run", "watched", "--set", f"run.directory={tmp_path}", "--set", "schedule.steps=20")
+    train = threading.Thread(
+        target=rapid, args=arguments, kwargs={"RAY_ADDRESS": cluster.address, "RAY_AUTH_TOKEN": cluster.token}
+    )
+    train.start()
+    watch()
+    train.join()
+    assert served >= {"hub", "learner-0", "actor-0"}
+    assert {address.rpartition(":")[0] for address in seen.values()} == {ray.util.get_node_ip_address()}
+    assert not targets.exists()
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
