@@ -14,7 +14,7 @@ REQUIREMENTS := requirements/$(DEVICE).txt
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit slow docs dashboards-test clean
+.PHONY: train test lint unit slow cluster-test dashboards-test docs clean
 
 train: $(STAMP)
 	$(BIN)/rapid train $(RECIPE) $(ARGS)
@@ -28,10 +28,14 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow and not cluster" $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow $(ARGS)
+
+# Three hosts out of network namespaces: wants root, iproute2, openssh-server and rsync, so that it is not part of `test`.
+cluster-test: $(STAMP)
+	$(BIN)/pytest -m cluster -s --timeout=1200 $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/python -m rapid.reference > docs/configuration.md

@@ -100,6 +100,12 @@ class Clients:
         record.metrics = message.metrics
         return record, record.load(message.version)
 
+    def leave(self, name: str) -> None:
+        """The client has said goodbye."""
+        if (record := self._by_name.get(name)) is not None:
+            record.gone = True  # for a Lease of it that still waits
+            self._forget(record)
+
     def silent_actors(self, now: float, timeout_s: float) -> list[ClientRecord]:
         """Actors unheard for so long, each reported once."""
         silent = [x for x in self.present() if x.role == "actor" and now - x.seen_s > timeout_s]

@@ -26,6 +26,7 @@ from buffer.config import BufferConfig
 from buffer.gauges import HubGauges
 from buffer.machine import Machine
 from buffer.states import Event
+from buffer.steering import Steering
 from buffer.store import MemoryStore, Store
 from buffer.summary import write_state
 from protocol.config import ScheduleConfig
@@ -37,6 +38,7 @@ from protocol.messages import (
     AnyMessage,
     Batch,
     Commit,
+    Goodbye,
     Heartbeat,
     Hello,
     Inspect,
@@ -44,10 +46,12 @@ from protocol.messages import (
     LedgerState,
     Pull,
     Return,
+    Scale,
     Settle,
     Snapshot,
     Status,
     Submit,
+    Supervise,
     WeightManifest,
     Work,
 )
@@ -105,6 +109,7 @@ class Hub:
         self._store = store or MemoryStore()
         self._clock = clock
         self._clients = Clients()
+        self._steering = Steering()
         self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
@@ -114,9 +119,12 @@ class Hub:
             Hello: self._hello,
             Heartbeat: self._heartbeat,
             Inspect: self._inspect,
+            Supervise: self._supervise,
+            Scale: self._scale,
             Lease: self._lease,
             Submit: self._submit,
             Return: self._return,
+            Goodbye: self._goodbye,
             Pull: self._pull,
             Commit: self._commit,
             Snapshot: self._snapshot,
@@ -206,6 +214,9 @@ class Hub:
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
+        return self._status()
+
+    def _status(self) -> Status:
         machine, now = self.machine, self._clock()
         return Status(
             version=machine.version,
@@ -218,8 +229,19 @@ class Hub:
             events=dict(machine.events),
             clients=[x.status(machine.num_leases(x.name), now) for x in self._clients.present()],
             draining=machine.draining,
+            fleet=self._steering.fleet,
+            order=self._steering.order,
             metrics_address="" if self._gauges is None else self._gauges.address,
         )
+
+    async def _supervise(self, peer: bytes, message: Supervise) -> Status:
+        self._steering.account(message.fleet, self._clock())
+        return self._status()
+
+    async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
+        self._steering.ask(message.actors, self._clock())
+        log.info("asked for %s actors", message.actors or "the configured number of")
+        return Acknowledge()
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
         record = self._clients.named(message.name, peer, self._clock())
@@ -242,6 +264,12 @@ class Hub:
 
     async def _return(self, peer: bytes, message: Return) -> Acknowledge:
         self._step(self.machine.actors.give_back, message.lease_id, message.failed, message.reason)
+        return Acknowledge()
+
+    async def _goodbye(self, peer: bytes, message: Goodbye) -> Acknowledge:
+        self._clients.leave(message.name)
+        self._step(self.machine.actors.gone, message.name)
+        self._bell.ring()
         return Acknowledge()
 
     async def _pull(self, peer: bytes, message: Pull) -> Batch:

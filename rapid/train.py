@@ -15,10 +15,12 @@ import msgspec
 from actors.snapshots import remove_orphans
 from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
-from protocol.messages import Inspect
+from protocol.messages import FleetStatus, Supervise
 from rapid.cluster import connect_ray
 from rapid.errors import RunFailedError
 from rapid.inspection import ledger_status
+from rapid.launcher_gauges import LauncherGauges
+from rapid.pilot import Pilot
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
 from telemetry.logs import setup_logging
@@ -91,9 +93,8 @@ def _run(plan: Plan, run: RunDirectory) -> None:
     setup_logging("launcher", run.path, config.telemetry.log_level)
     with contextlib.closing(Targets(run.path)) as targets, _view(plan, run) as view:
         view.set_phase("starting Ray")
-        num_parts = 1 + config.learner.ranks + config.actors.count
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
-        with connect_ray(num_parts) as on_cluster, _interrupts() as interrupts:
+        with connect_ray() as on_cluster, _interrupts() as interrupts:
             supervisor = Supervisor(plan, on_cluster, tell=partial(_tell, view))
             try:
                 view.set_phase("starting hub, learner and actors")
@@ -128,24 +129,32 @@ def _tell(view: LiveView, event: str) -> None:
 def _watch(
     supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts, targets: Targets
 ) -> None:
-    """Show the run until the learner is done."""
+    """Show the run, and have as many actors as are wanted, until the learner is done."""
+    tell = partial(_tell, view)
     client = BlockingClient(supervisor.hub_address)
-    is_stopping, status, losses = False, None, _Losses(partial(_tell, view))
+    exporter = LauncherGauges(supervisor.plan.config.telemetry.facing(supervisor.hub_address), run)
+    pilot, losses, status = Pilot(supervisor, tell), _Losses(tell), None
+    is_stopping = False
     try:
         while not supervisor.poll(_POLL_S):
             if interrupts.count and not is_stopping:
                 is_stopping = True
                 supervisor.stop()
-                _tell(view, "stopping after this step, with a checkpoint; interrupt again to stop at once")
-            status = _inspect(client) or status
+                tell("stopping after this step, with a checkpoint; interrupt again to stop at once")
+            fleet = pilot.account(run.read_metrics(), status)
+            status = _supervise(client, fleet) or status
+            exporter.update(fleet, supervisor.fleet.restarted)
+            if not is_stopping:
+                pilot.steer(status)
             losses.look(status)
             targets.look(status)
             view.set_phase(_phase(status))
             view.update(run.read_metrics(), status)
-        status = _inspect(client) or status
+        status = _supervise(client, pilot.account(run.read_metrics(), status)) or status
         view.update(run.read_metrics(), status)
     finally:
         client.close()
+        exporter.close()
 
 
 class _Losses:
@@ -176,10 +185,10 @@ def _phase(status: dict[str, Any] | None) -> str:
     return "loading the engines and the learner"
 
 
-def _inspect(client: BlockingClient) -> dict[str, Any] | None:
-    """The hub's status as plain data; None if it did not answer in time."""
+def _supervise(client: BlockingClient, fleet: FleetStatus) -> dict[str, Any] | None:
+    """Tell the hub of the actors; its status as plain data, None if it did not answer in time."""
     try:
-        return msgspec.to_builtins(client.request(Inspect(), _STATUS_TIMEOUT_S))
+        return msgspec.to_builtins(client.request(Supervise(fleet=fleet), _STATUS_TIMEOUT_S))
     except ProtocolError as error:
         log.warning("the hub does not answer: %s", error)
         return None
