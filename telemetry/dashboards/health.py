@@ -103,7 +103,7 @@ def _waits() -> list[Panel]:
             "Who does what",
             "Learner and actors by what they do or wait for. 'actor waits for a lease' is back-pressure: the learner "
             "is the slower side. 'learner waits for a batch': the actors are.",
-            [Query(f"{RUN.last(c.HUB_ACTIVITY)} > 0", "{{activity}}")],
+            [Query(RUN.last(c.HUB_ACTIVITY), "{{activity}}")],
             stacked=True,
         ),
         curves(

@@ -23,7 +23,8 @@ def staleness() -> Dashboard:
 def _lag() -> list[Panel]:
     quantiles = [Query(f"ceil({RUN.quantile(q, c.HUB_GROUP_LAG)})", f"p{round(100 * q)}") for q in (0.5, 0.9, 0.99)]
     share = f"{RUN.rate(c.LEARNER_LAG_TOKENS, 'lag')} / on () group_left () {RUN.rate(c.LEARNER_LAG_TOKENS)}"
-    behind = f"{RUN.last(c.ACTOR_VERSION)} * -1 + on (run) group_left () {RUN.last(c.HUB_VERSION)}"
+    # The hub and an actor are not scraped at the same moment.
+    behind = f"clamp_min({RUN.last(c.ACTOR_VERSION)} * -1 + on (run) group_left () {RUN.last(c.HUB_VERSION)}, 0)"
     return [
         curves(
             "Lag by quantile",

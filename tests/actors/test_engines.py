@@ -238,6 +238,23 @@ def test_cancelling_frees_the_engine(bench):
     assert len(bench.run(scenario())) == 4
 
 
+def test_the_engine_says_how_much_of_its_cache_is_in_use(bench):
+    async def scenario():
+        task = asyncio.create_task(bench.generate(PROMPTS[0], max_tokens=150))
+        await bench.until_drawn(40)
+        during = bench.engine.metrics
+        await task
+        return during
+
+    during = bench.run(scenario())
+    if bench.kind == "scripted":
+        assert during.kv_cache_fraction is None
+    else:
+        # One prompt of 80 tokens and four completions of a cache of thousands.
+        assert 0 < during.kv_cache_fraction < 0.1
+        assert during.waiting_sequences == 0
+
+
 def test_weights_that_are_not_all_of_the_model_end_the_engine_instead_of_mixing_two_policies(bench):
     # The last test of its engine.
     half = copy.deepcopy(bench.module)

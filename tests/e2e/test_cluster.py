@@ -11,6 +11,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +150,23 @@ def test_a_learner_that_no_node_can_hold_is_named(cluster: Cluster, tmp_path: Pa
     assert run.returncode == 1, run.stdout + run.stderr
     assert "learner-0 {'CPU': 64.0} (more than any of the 1 nodes has)" in run.stderr
     assert cluster.parts() == []
+
+
+def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_path: Path) -> None:
+    targets, seen, served = tmp_path / ".targets" / "run.json", dict[str, str](), set[str]()
+    train = threading.Thread(target=train_scripted, args=(cluster, tmp_path, "schedule.steps=20"))
+    train.start()
+    while not {"hub", "learner-0", "actor-0", "launcher"} <= set(seen) and train.is_alive():
+        if targets.exists():
+            seen |= {one["labels"]["process"]: one["targets"][0] for one in json.loads(targets.read_text())}
+        time.sleep(0.1)
+    for process, address in seen.items():
+        urllib.request.urlopen(f"http://{address}/metrics", timeout=10).close()
+        served.add(process)
+    train.join()
+    assert served >= {"hub", "learner-0", "actor-0", "launcher"}
+    assert {address.rpartition(":")[0] for address in seen.values()} == {ray.util.get_node_ip_address()}
+    assert not targets.exists()
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
