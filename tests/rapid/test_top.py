@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.messages import Status
 from rapid.errors import UsageError
 from rapid.feed import Feed
 from rapid.locate import connect, find, reach
@@ -193,6 +194,9 @@ def test_without_metrics_jsonl_the_records_come_from_the_hub_and_each_once(
         assert feed.look()
         assert feed.look()
         assert [record["step"] for record in feed.records()] == [1, 2, 3, 4, 5]
+        answer = feed.ask().result()
+        assert isinstance(answer, Status)
+        assert (answer.records, answer.num_records) == ([], 5)
 
 
 def test_where_metrics_jsonl_can_be_read_the_hub_is_not_asked_for_records(served: ServedRun, tmp_path: Path) -> None:
