@@ -14,7 +14,7 @@ REQUIREMENTS := requirements/$(DEVICE).txt
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit slow docs clean
+.PHONY: train test lint unit slow cluster-test dashboards-test docs clean
 
 train: $(STAMP)
 	$(BIN)/rapid train $(RECIPE) $(ARGS)
@@ -28,14 +28,26 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow and not cluster" $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/pytest -m slow $(ARGS)
 
+# Three hosts out of network namespaces: wants root, iproute2, openssh-server and rsync, so that it is not part of `test`.
+cluster-test: $(STAMP)
+	$(BIN)/pytest -m cluster -s --timeout=1200 $(ARGS)
+
 docs: $(STAMP)
 	$(BIN)/python -m rapid.reference > docs/configuration.md
 	$(BIN)/python -m telemetry.catalogue > docs/metrics.md
+	$(BIN)/python -m telemetry.dashboards
+
+# Dashboards and alert rules against a real Prometheus on a real run. The same tests are part of `make test`, which skips
+# them where Prometheus is missing.
+dashboards-test: $(STAMP)
+	@for tool in prometheus promtool; do command -v $$tool >/dev/null || { \
+		echo "dashboards-test: $$tool is missing; install Prometheus (Debian: apt-get install prometheus)" >&2; exit 2; }; done
+	$(BIN)/pytest tests/telemetry/test_dashboards.py tests/telemetry/test_alerts.py tests/e2e/test_prometheus.py $(ARGS)
 
 $(STAMP): $(REQUIREMENTS) requirements/install.sh pyproject.toml
 	@DEVICE=$(DEVICE) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX) sh requirements/install.sh

@@ -60,6 +60,7 @@ class Activity:
         """New weights were fetched, and loaded."""
         self._exporter.observe(catalogue.ACTOR_WEIGHT_FETCH, fetch_s)
         self._exporter.observe(catalogue.ACTOR_STALL, stall_s)
+        self._exporter.set(catalogue.ACTOR_LOADED, time.time())
 
     def count_reward(self, seconds: float, failures: int) -> None:
         """A group has its rewards, or a completion of it has failed."""
@@ -82,6 +83,8 @@ class Activity:
         }
         for metric, value in values.items():
             self._exporter.set(metric, value)
+        self._exporter.set(catalogue.ACTOR_WAITING, engine.waiting_sequences)
+        self._exporter.set(catalogue.ACTOR_KV_CACHE, engine.kv_cache_fraction)
         self._exporter.set(catalogue.ACTOR_VERSION, step)
         self._exporter.inc(catalogue.ACTOR_TOKENS, engine.generated_tokens - self._reported_tokens)
         self._exporter.inc(catalogue.ACTOR_WEIGHT_BYTES, fetched_bytes - self._reported_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from protocol.config import Section
 
@@ -65,6 +65,22 @@ class ActorsConfig(Section):
     """Seconds between two signs of life to the hub."""
     restarts: int = Field(3, ge=0)
     """How often an actor that died is started anew."""
+    min: int = Field(1, ge=1)
+    """Fewest actors. The run begins as soon as so many have a place, and no scaling goes below."""
+    max: int | None = Field(None, ge=1)
+    """Most actors that any scaling may reach. None is no bound."""
+    scaling: Literal["fixed", "cluster", "advice"] = "fixed"
+    """Who says how many actors there are. "fixed": `count`, until `rapid scale` says otherwise. "cluster": as many as
+    the cluster has room for. "advice": as many as balance the learner by the rates measured, on which Ray's
+    autoscaler acts. The latter two need `max`, and `rapid scale actors N` ends them until `rapid scale actors auto`."""
+    leave_s: float = Field(30.0, ge=0)
+    """Seconds that an actor which is to leave may take to finish its groups, before it hands them back."""
+    cpus: float = Field(1.0, gt=0)
+    """CPUs that one actor asks of a Ray cluster; a CPU engine runs as many threads. On one machine without a cluster
+    the cores are divided among all parts instead."""
+    resource: str | None = None
+    """Ray resource that the cluster's nodes for actors offer, such as "actor"; each actor then takes 0.001 of it, so
+    that actors run on these nodes only. None lets them run anywhere."""
     scripted: ScriptedConfig = ScriptedConfig()
     """The scripted engine."""
 
@@ -89,6 +105,21 @@ class ActorsConfig(Section):
                 "mass kept. Remove top_k, and lower actors.temperature for a sharper distribution"
             )
         return value
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> ActorsConfig:
+        if self.scaling != "fixed" and self.max is None:
+            raise ValueError(
+                f'actors.scaling = "{self.scaling}" without actors.max: expected the most actors that there may be, '
+                "since a cluster may grow without end; set actors.max"
+            )
+        most = self.max if self.max is not None else self.count
+        if not self.min <= self.count <= most:
+            raise ValueError(
+                f"actors.count = {self.count}: expected from actors.min = {self.min} to actors.max = {self.max}; "
+                "change one of them"
+            )
+        return self
 
     @property
     def max_sequences(self) -> int:

@@ -71,6 +71,10 @@ class EngineMetrics:
     """Sequences asked for and not yet done."""
     load_s: float
     """Seconds that the newest weight update stalled generation."""
+    waiting_sequences: int = 0
+    """Sequences that the engine has accepted and cannot decode yet."""
+    kv_cache_fraction: float | None = None
+    """Share of the key-value cache in use; None if the engine has none, or does not say."""
 
 
 class Engine(Protocol):

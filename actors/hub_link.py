@@ -23,10 +23,14 @@ class HubLink:
         name: of the actor.
         on_push: called for each push of the hub; must not block.
         answer_s: seconds after which a request that was not answered is repeated.
+        metrics_address: where this actor serves its metrics; empty if it does not.
     """
 
-    def __init__(self, address: str, name: str, on_push: PushHandler, answer_s: float = _ANSWER_S) -> None:
+    def __init__(
+        self, address: str, name: str, on_push: PushHandler, answer_s: float = _ANSWER_S, metrics_address: str = ""
+    ) -> None:
         self._address, self._name, self._answer_s = address, name, answer_s
+        self._metrics_address = metrics_address
         self._client = Client(address, on_push)
         self._must_greet = False
         self.is_reachable = True
@@ -91,4 +95,10 @@ class HubLink:
         self.is_reachable = True
 
     def _hello(self) -> Hello:
-        return Hello(role="actor", name=self._name, pid=os.getpid(), host=socket.gethostname())
+        return Hello(
+            role="actor",
+            name=self._name,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            metrics_address=self._metrics_address,
+        )

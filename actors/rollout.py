@@ -27,18 +27,29 @@ from actors.settings import RolloutSettings
 from actors.text import ChatText
 from actors.weights import WeightReceiver
 from protocol.errors import ProtocolError, RefusedError
-from protocol.messages import AnyMessage, Drain, Heartbeat, Lease, Phase, Return, Submit, WeightManifest, Work, WorkItem
+from protocol.messages import (
+    AnyMessage,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    Lease,
+    Phase,
+    Return,
+    Submit,
+    WeightManifest,
+    Work,
+    WorkItem,
+)
 from telemetry.exporter import Exporter
 
 log = logging.getLogger(__name__)
 
 _GOODBYE_S = 2.0
 _CANCEL_AGAIN_S = 0.2
-_TURN_POLL_S = 0.01
 
 
-async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
-    """Be an actor until `stop` is set.
+async def run_actor(settings: RolloutSettings, stop: asyncio.Event, leave: asyncio.Event) -> None:
+    """Be an actor until `stop` is set, which `leave` brings about once what is under way is done.
 
     Raises:
         EngineError: the engine did not start, or died.
@@ -51,10 +62,12 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event) -> None:
     text = ChatText(settings.model_path, settings.model.system_prompt)
     engine = build_engine(settings, text.stop_token_ids)
     task = build_task(settings.task)
-    runner = RewardRunner(settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s)
-    exporter = Exporter(settings.name, settings.telemetry, settings.run_dir)
+    runner = RewardRunner(
+        settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s, all_or_nothing=True
+    )
+    exporter = Exporter(settings.name, settings.telemetry.facing(settings.hub_address), settings.run_dir)
     try:
-        await Rollout(settings, task, text, engine, runner, exporter).run(stop)
+        await Rollout(settings, task, text, engine, runner, exporter).run(stop, leave)
     finally:
         await runner.close()
         exporter.close()
@@ -97,7 +110,7 @@ class Rollout:
         self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
         self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
         self._receiver = WeightReceiver(settings.weights, settings.name)
-        self._link = HubLink(settings.hub_address, settings.name, self._on_push)
+        self._link = HubLink(settings.hub_address, settings.name, self._on_push, metrics_address=exporter.address or "")
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
         self._goodbyes: set[asyncio.Task[None]] = set()
@@ -105,13 +118,19 @@ class Rollout:
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._awake.set()
         self._turn_lock = asyncio.Lock()
-        self._is_asleep = False
+        self._engine_awake = asyncio.Event()
+        self._engine_awake.set()
         self._phase_changed = asyncio.Event()
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise."""
+    async def run(self, stop: asyncio.Event, leave: asyncio.Event) -> None:
+        """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise.
+
+        Once `leave` is set, nothing new is begun, and `stop` is set when what is under way is done, or after
+        `actors.leave_s`.
+        """
         loops = [self._greet_and_beat(), self._receiver.run(), self._start(), self._load(), self._lease(), self._turn()]
+        loops.append(self._leave(leave, stop))
         tasks = [asyncio.create_task(loop) for loop in loops]
         stopper = asyncio.create_task(stop.wait())
         ended: set[asyncio.Future[Any]] = {stopper, self._failure, *tasks}
@@ -185,14 +204,14 @@ class Rollout:
         await self._started.wait()
         while True:
             snapshot = await self._receiver.take()
-            while True:
-                await self._awake.wait()
+            is_loaded = False
+            while not is_loaded:
+                await self._engine_awake.wait()
                 async with self._turn_lock:
-                    # A sleeping engine has no memory for weights, and may still sleep when its turn has come.
-                    if not self._is_asleep:
+                    # A sleeping engine has no memory for weights, and may have fallen asleep before the lock was ours.
+                    if self._engine_awake.is_set():
                         await self._load_snapshot(snapshot)
-                        break
-                await asyncio.sleep(_TURN_POLL_S)
+                        is_loaded = True
 
     async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
         try:
@@ -211,8 +230,12 @@ class Rollout:
             await self._phase_changed.wait()
             self._phase_changed.clear()
             async with self._turn_lock:
-                self._is_asleep = not self._awake.is_set()
-                await (self._engine.sleep() if self._is_asleep else self._engine.wake())
+                if self._awake.is_set():
+                    await self._engine.wake()
+                    self._engine_awake.set()
+                else:
+                    self._engine_awake.clear()
+                    await self._engine.sleep()
             self._beat_now.set()
 
     async def _lease(self) -> None:
@@ -237,6 +260,16 @@ class Rollout:
             if room > 0 and self._awake.is_set() and not self._draining:
                 return room
             await self._room_changed.wait()
+
+    async def _leave(self, asked: asyncio.Event, stop: asyncio.Event) -> None:
+        await asked.wait()
+        self._draining = True
+        log.info("asked to leave, with %d groups to finish", len(self._groups))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.leave_s):
+                while self._groups:
+                    await asyncio.wait(self._groups.values())
+        stop.set()
 
     # --- one group ----------------------------------------------------------------------------------
 
@@ -295,6 +328,9 @@ class Rollout:
         self._draining = True
         await cancel_all([*tasks, *self._groups.values()])
         await asyncio.gather(*self._goodbyes)
+        # A hub that hears no goodbye notices the silence, later.
+        with contextlib.suppress(ProtocolError):
+            await self._link.say(Goodbye(name=self._name), _GOODBYE_S)
         await self._engine.close()
         await self._receiver.close()
         await self._link.close()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from actors.vllm_stats import EngineStats
+
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
@@ -66,6 +68,7 @@ class VllmEngine:
         fcntl.flock(self._folder_lock, fcntl.LOCK_EX)
         self._starting: asyncio.Task[AsyncLLM] | None = None
         self._llm: AsyncLLM | None = None
+        self._stats: EngineStats | None = None
         self._version: PolicyVersion | None = None
         self._gpu_transfer = GpuTransfer(index)
         self._update = asyncio.Lock()
@@ -82,7 +85,8 @@ class VllmEngine:
     @property
     def metrics(self) -> EngineMetrics:
         """Counts for telemetry."""
-        return EngineMetrics(self._generated_tokens, self._active_sequences, self._load_s)
+        waiting, kv_cache = (0, None) if self._stats is None else (self._stats.waiting, self._stats.kv_cache_fraction)
+        return EngineMetrics(self._generated_tokens, self._active_sequences, self._load_s, waiting, kv_cache)
 
     async def start(self, version: PolicyVersion | None = None) -> None:
         """Start the engine process. Raises EngineError with vLLM's reason."""
@@ -103,8 +107,11 @@ class VllmEngine:
             from vllm.v1.engine.async_llm import AsyncLLM
 
             import actors.transfer  # noqa: F401  vLLM looks the transfer up when it checks its configuration
+            from actors.vllm_stats import EngineStats, listen
 
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**self.engine_args()))
+            llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.engine_args()), stat_loggers=[EngineStats])
+            self._stats = listen(llm)
+            return llm
 
     def engine_args(self) -> dict[str, Any]:
         """Arguments of vLLM's AsyncEngineArgs."""

@@ -185,7 +185,7 @@ async def _measure_actor(options: argparse.Namespace) -> dict[str, float]:
 
     hub, stop = GrantingHub(ServedWeights(options.model)), asyncio.Event()
     with tempfile.TemporaryDirectory() as folder:
-        actor = asyncio.create_task(run_actor(_settings(options, hub.address, Path(folder)), stop))
+        actor = asyncio.create_task(run_actor(_settings(options, hub.address, Path(folder)), stop, asyncio.Event()))
         await _until(actor, hub.grant_until(NUM_WARM_GROUPS))
         num_tokens, cpu_s, begin_s = hub.num_tokens, _engine_cpu_s(), time.monotonic()
         await _until(actor, hub.grant_until(NUM_WARM_GROUPS + _num_groups(options)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 from protocol.errors import RefusedError
@@ -20,6 +19,7 @@ class ClientRecord:
     pid: int
     host: str
     seen_s: float
+    metrics_address: str = ""
     version: PolicyVersion | None = None
     waiting_for: str = ""
     since_s: float = 0.0
@@ -53,6 +53,7 @@ class ClientRecord:
             metrics=self.metrics,
             since_s=max(0.0, now - self.since_s),
             host=self.host,
+            metrics_address=self.metrics_address,
         )
 
 
@@ -73,8 +74,12 @@ class Clients:
         ]
         for gone in displaced:
             self._forget(gone)
+        known = self._by_name.get(message.name)
+        if known is not None and not known.is_same_process(message):
+            self._forget(known)  # gone before: what the hub knew of it is not true of its successor
         fresh = ClientRecord(message.name, message.role, peer, message.pid, message.host, now, since_s=now)
         record = self._by_name.setdefault(message.name, fresh)
+        record.metrics_address = message.metrics_address
         self._attach(record, peer, now)
         return displaced
 
@@ -105,6 +110,14 @@ class Clients:
         record.metrics = message.metrics
         return record, record.load(message.version)
 
+    def leave(self, name: str) -> bool:
+        """The client has said goodbye; whether it was known."""
+        record = self._by_name.get(name)
+        if record is not None:
+            record.gone = True  # for a Lease of it that still waits
+            self._forget(record)
+        return record is not None
+
     def silent_actors(self, now: float, timeout_s: float) -> list[ClientRecord]:
         """Actors unheard for so long, each reported once."""
         silent = [x for x in self.present() if x.role == "actor" and now - x.seen_s > timeout_s]
@@ -115,10 +128,6 @@ class Clients:
     def present(self) -> list[ClientRecord]:
         """Clients that are not gone."""
         return [record for record in self._by_name.values() if not record.gone]
-
-    def count_roles(self) -> Counter[str]:
-        """Clients that are not gone, by role."""
-        return Counter(record.role for record in self.present())
 
     def addressees(self, name: str | None) -> list[ClientRecord]:
         """The client of this name, or every actor; also those that are silent, for they may only be slow."""

@@ -27,6 +27,7 @@ from buffer.gauges import HubGauges
 from buffer.machine import Machine
 from buffer.states import Event
 from buffer.status import StatusDesk
+from buffer.steering import Steering
 from buffer.store import MemoryStore, Store
 from buffer.summary import write_state
 from protocol.config import ScheduleConfig
@@ -38,6 +39,7 @@ from protocol.messages import (
     AnyMessage,
     Batch,
     Commit,
+    Goodbye,
     Heartbeat,
     Hello,
     Inspect,
@@ -48,10 +50,12 @@ from protocol.messages import (
     Records,
     Return,
     RunFacts,
+    Scale,
     Settle,
     Snapshot,
     Status,
     Submit,
+    Supervise,
     WeightManifest,
     Work,
 )
@@ -111,7 +115,8 @@ class Hub:
         self._store = store or MemoryStore()
         self._clock = clock
         self._clients = Clients()
-        self._gauges = None if exporter is None else HubGauges(exporter)
+        self._steering = Steering()
+        self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
@@ -123,9 +128,12 @@ class Hub:
             Heartbeat: self._heartbeat,
             Inspect: self._inspect,
             Note: self._note,
+            Supervise: self._supervise,
+            Scale: self._scale,
             Lease: self._lease,
             Submit: self._submit,
             Return: self._return,
+            Goodbye: self._goodbye,
             Pull: self._pull,
             Commit: self._commit,
             Records: self._keep_records,
@@ -177,7 +185,7 @@ class Hub:
             self._step(self.machine.actors.gone, record.name)
         self._step(self.machine.actors.expire, now)
         if self._gauges is not None:
-            self._gauges.update(self.machine, self._clients.count_roles())
+            self._gauges.update(self.machine, self._clients.present())
 
     # --- requests -----------------------------------------------------------------------------------
 
@@ -226,7 +234,11 @@ class Hub:
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
-        return self._desk.status(self.machine, self._clients, message.records_after)
+        return self._status(message.records_after)
+
+    def _status(self, records_after: int | None) -> Status:
+        metrics_address = "" if self._gauges is None else self._gauges.address
+        return self._desk.status(self.machine, self._clients, self._steering, metrics_address, records_after)
 
     async def _note(self, peer: bytes, message: Note) -> Acknowledge:
         self._desk.journal.note(message.text, is_warning=True)
@@ -234,6 +246,15 @@ class Hub:
 
     async def _keep_records(self, peer: bytes, message: Records) -> Acknowledge:
         self._desk.records.add(message.records)
+        return Acknowledge()
+
+    async def _supervise(self, peer: bytes, message: Supervise) -> Status:
+        self._steering.account(message.fleet, self._clock())
+        return self._status(message.records_after)
+
+    async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
+        self._steering.ask(message.actors, self._clock())
+        log.info("asked for %s actors", message.actors or "the configured number of")
         return Acknowledge()
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
@@ -259,6 +280,13 @@ class Hub:
         self._step(self.machine.actors.give_back, message.lease_id, message.failed, message.reason)
         return Acknowledge()
 
+    async def _goodbye(self, peer: bytes, message: Goodbye) -> Acknowledge:
+        if self._clients.leave(message.name):
+            self._desk.journal.note(f"{message.name} left")
+        self._step(self.machine.actors.gone, message.name)
+        self._bell.ring()
+        return Acknowledge()
+
     async def _pull(self, peer: bytes, message: Pull) -> Batch:
         begin, deadline = self._clock(), self._deadline(message.wait_s)
         while True:
@@ -266,7 +294,7 @@ class Hub:
             try:
                 batch = self._step(self.machine.learner.pull, message.version)
                 if self._gauges is not None:
-                    self._gauges.observe_batch_wait(self._clock() - begin)
+                    self._gauges.observe_batch(batch, self._clock() - begin)
                 return batch
             except RefusedError as refusal:
                 if refusal.code != "empty" or not await self._bell.wait(ring, deadline):

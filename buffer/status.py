@@ -9,6 +9,7 @@ from buffer.journal import Journal
 from buffer.machine import Machine
 from buffer.record_book import RecordBook
 from buffer.states import Event
+from buffer.steering import Steering
 from buffer.store import Transition
 from protocol.messages import Hello, RunFacts, Status
 
@@ -46,8 +47,15 @@ class StatusDesk:
         """An actor is given up."""
         self.journal.note(f"{record.name} is silent for {silent_s:.0f} s: its leases return", is_warning=True)
 
-    def status(self, machine: Machine, clients: Clients, records_after: int | None) -> Status:
-        """The answer to Inspect."""
+    def status(
+        self,
+        machine: Machine,
+        clients: Clients,
+        steering: Steering,
+        metrics_address: str,
+        records_after: int | None,
+    ) -> Status:
+        """The answer to Inspect and Supervise."""
         now = self._clock()
         return Status(
             version=machine.version,
@@ -60,6 +68,9 @@ class StatusDesk:
             events=dict(machine.events),
             clients=[x.status(machine.num_leases(x.name), now) for x in clients.present()],
             draining=machine.draining,
+            fleet=steering.fleet,
+            order=steering.order,
+            metrics_address=metrics_address,
             run=self._facts,
             uptime_s=now - self._begun_s,
             idle_s=now - self._moved_s,

@@ -69,7 +69,11 @@ class LearnerConfig(Section):
     entropy: bool = False
     """Whether the policy's entropy at every completion token is measured."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of one rank. None leaves the choice to torch."""
+    """CPU threads of one rank, and the CPUs that it asks of a Ray cluster. None leaves the choice to torch, and asks
+    for one."""
+    resource: str | None = None
+    """Ray resource that the cluster's nodes for the learner offer, such as "learner"; each rank then takes 0.001 of it,
+    so that the learner runs on these nodes only. None lets it run anywhere."""
     checkpoint_every: int = Field(50, ge=1)
     """Optimizer steps between two checkpoints; the last step is always kept."""
     keep_checkpoints: Annotated[int | None, NoneByName] = Field(2, ge=1)

@@ -47,9 +47,10 @@ class HubLink:
     Args:
         address: where the hub listens.
         name: the learner's name.
+        metrics_address: where the learner serves its metrics; empty if it does not.
     """
 
-    def __init__(self, address: str, name: str) -> None:
+    def __init__(self, address: str, name: str, metrics_address: str = "") -> None:
         self._name = name
         self._client = BlockingClient(address)
         self._pull: Future[AnyMessage] | None = None
@@ -59,7 +60,10 @@ class HubLink:
         self._first_ready: float | None = None
         self.waiting_for = "start"
         """What the learner waits for, told to the hub with every beat; empty while it works."""
-        self._ask(Hello(role="learner", name=name, pid=os.getpid(), host=socket.gethostname()))
+        hello = Hello(
+            role="learner", name=name, pid=os.getpid(), host=socket.gethostname(), metrics_address=metrics_address
+        )
+        self._ask(hello)
         self._beats = threading.Thread(target=self._beat, name="rapid-beat", daemon=True)
         self._beats.start()
 

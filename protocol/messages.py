@@ -39,6 +39,8 @@ class Hello(Message, frozen=True, kw_only=True):
     protocol: int = PROTOCOL_VERSION
     pid: Count = 0
     host: str = ""
+    metrics_address: str = ""
+    """HOST:PORT at which the client serves its metrics; empty if it serves none."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
@@ -71,6 +73,55 @@ class Note(Message, frozen=True, kw_only=True):
     Answer: Acknowledge."""
 
     text: NoteText
+
+
+# --- how many actors --------------------------------------------------------------------------------
+
+
+class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The launcher's account of its actors."""
+
+    wanted: Count
+    running: Count
+    """Actors whose process has a place and lives."""
+    pending: Count = 0
+    """Actors that wait for a place on the cluster."""
+    leaving: Count = 0
+    """Actors that finish what they hold before they go."""
+    least: Count = 1
+    most: Count | None = None
+    """Bounds of `wanted`; None is none."""
+    scaling: str = "fixed"
+    """`actors.scaling` as it is followed now."""
+    advised: Count | None = None
+    """Actors that would balance the learner; None while nothing can be said."""
+    advice: str = ""
+    """Why, in one sentence."""
+    waiting_for: str = ""
+    """What pending actors wait for, and since when; empty without any."""
+
+
+class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The last Scale that the hub took."""
+
+    number: Count
+    """Grows with each, so that the launcher follows each once."""
+    actors: Count | None
+
+
+class Supervise(Message, frozen=True, kw_only=True):
+    """Launcher to hub, about twice a second. Answer: Status, whose `order` the launcher follows."""
+
+    fleet: FleetStatus
+    records_after: Count | None = None
+    """As of Inspect."""
+
+
+class Scale(Message, frozen=True, kw_only=True):
+    """Anyone to hub: have so many actors from now on; None goes back to the scaling that the configuration names.
+    Answer: Acknowledge, Refuse("bounds"), or Refuse("no_launcher") when none has spoken lately."""
+
+    actors: Count | None
 
 
 # --- actor -> hub -----------------------------------------------------------------------------------
@@ -122,6 +173,13 @@ class Return(Message, frozen=True, kw_only=True):
     failed: bool
     """True counts towards the dead-letter limit; False (drained) does not."""
     reason: str = ""
+
+
+class Goodbye(Message, frozen=True, kw_only=True):
+    """Actor to hub, last of all: I leave; leases that I still hold return, and one that is being granted, too.
+    Answer: Acknowledge."""
+
+    name: Name
 
 
 # --- learner -> hub ---------------------------------------------------------------------------------
@@ -278,6 +336,8 @@ class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     seen_s: float
     """Seconds since it was last heard."""
     metrics: dict[str, float]
+    metrics_address: str = ""
+    """HOST:PORT at which it serves its metrics; empty if it serves none."""
     since_s: float = 0.0
     """Seconds since it began to wait for this; or, when it waits for nothing, since it last waited."""
     host: str = ""
@@ -337,10 +397,31 @@ class Status(Message, frozen=True, kw_only=True):
     """Step records that Inspect asked for, oldest first: as many of the newest as the hub keeps."""
     num_records: Count = 0
     """Step records that the hub has been given; the last of `records` was number `num_records`."""
+    fleet: FleetStatus | None = None
+    """None before the launcher spoke."""
+    order: ScaleOrder | None = None
+    """None before anybody asked for another number of actors."""
+    metrics_address: str = ""
+    """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
 
 
 REQUESTS = (
-    Hello | Heartbeat | Inspect | Note | Lease | Submit | Return | Pull | Commit | Records | Snapshot | Settle | Fetch
+    Hello
+    | Heartbeat
+    | Inspect
+    | Note
+    | Supervise
+    | Scale
+    | Lease
+    | Submit
+    | Return
+    | Goodbye
+    | Pull
+    | Commit
+    | Records
+    | Snapshot
+    | Settle
+    | Fetch
 )
 ANSWERS = Acknowledge | Refuse | Work | Batch | LedgerState | Chunk | Status
 PUSHES = Drain | Phase | WeightManifest

@@ -70,6 +70,24 @@ def evaluate(
     evaluate_recipe(load_recipe(recipe, overrides or []), checkpoint, parse_ks(k))
 
 
+scale_app = typer.Typer(no_args_is_help=True, help="Change a run while it goes on.")
+app.add_typer(scale_app, name="scale")
+
+
+@scale_app.command("actors")
+def scale_actors(
+    number: Annotated[str, typer.Argument(help='How many, or "auto" for the scaling that the recipe names.')],
+    run: Annotated[
+        str | None, typer.Argument(help="Name, folder, or tcp://HOST:PORT of its hub; left out, the one that goes on.")
+    ] = None,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Have so many actors from now on."""
+    from rapid.scale import scale_actors as ask
+
+    print(ask(number, run, runs))
+
+
 @app.command()
 def top(
     run: Annotated[

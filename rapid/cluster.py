@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
@@ -19,16 +19,13 @@ from rapid.errors import RunFailedError
 
 _REMOVE_ATTEMPTS = 10
 _ANSWER_S = 10.0
+_TELL_S = 10.0
 _OBJECT_STORE_BYTES = 100 * 2**20  # Ray only places and restarts here; the data travels over ZeroMQ
 
 
 @contextmanager
-def connect_ray(num_cpus: int) -> Iterator[bool]:
-    """Connect to Ray and disconnect at the end. Yields whether it is a cluster that was there before.
-
-    Args:
-        num_cpus: logical CPUs that the run's parts ask for together; a local Ray offers at least these.
-    """
+def connect_ray() -> Iterator[bool]:
+    """Connect to Ray and disconnect at the end. Yields whether it is a cluster that was there before."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray says at every start that its token authentication is on, as it should be.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
@@ -46,7 +43,7 @@ def connect_ray(num_cpus: int) -> Iterator[bool]:
     try:
         ray.init(
             address="local",
-            num_cpus=max(num_cpus, os.cpu_count() or 1),
+            num_cpus=os.cpu_count(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
@@ -93,21 +90,41 @@ def _remove(folder: str) -> None:
         time.sleep(0.5)
 
 
-def reserve(bundles: list[dict[str, float]], names: list[str], timeout_s: float) -> PlacementGroup:
+def reserve(
+    bundles: list[dict[str, float]], names: list[str], timeout_s: float, tell: Callable[[str], None]
+) -> PlacementGroup:
     """Reserve the resources of the parts that must all be there. Raises RunFailedError when they do not come.
 
     Args:
         bundles: resources of each part.
         names: what each bundle is for, for the message.
+        tell: called now and then with what is waited for, and for how long.
     """
     group = placement_group(bundles, strategy="PACK")
-    deadline = time.monotonic() + timeout_s
-    while not group.wait(timeout_seconds=5):
-        if time.monotonic() > deadline:
+    begin_s, tell_s = time.monotonic(), _TELL_S
+    while not group.wait(timeout_seconds=min(5.0, timeout_s)):
+        waited_s = time.monotonic() - begin_s
+        text = f"{_waiting_for(bundles, names)} for {waited_s:.0f} s"
+        if waited_s >= timeout_s:
             remove_placement_group(group)
-            wanted = ", ".join(f"{name} {bundle}" for name, bundle in zip(names, bundles, strict=True))
             raise RunFailedError(
-                f"Ray offered no place for {timeout_s:g} s. Wanted: {wanted}. Free: {ray.available_resources()}. "
-                "Add nodes, lower the parts' resources, or raise run.start_timeout_s"
+                f"Ray offered no place: {text}. Add nodes, lower the parts' resources, or raise run.start_timeout_s"
             )
+        if waited_s >= tell_s:
+            tell_s *= 3
+            tell(text)
     return group
+
+
+def _waiting_for(bundles: list[dict[str, float]], names: list[str]) -> str:
+    """Which parts wait for which resources, those first that no node could hold even if it were idle."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    hopeless = [
+        f"{name} {bundle} (more than any of the {len(nodes)} nodes has)"
+        for name, bundle in zip(names, bundles, strict=True)
+        if not any(all(node.get(key, 0.0) >= amount for key, amount in bundle.items()) for node in nodes)
+    ]
+    wanted = hopeless or [f"{name} {bundle}" for name, bundle in zip(names, bundles, strict=True)]
+    asked = {key for bundle in bundles for key in bundle}
+    free = {key: amount for key, amount in ray.available_resources().items() if key in asked}
+    return f"{', '.join(wanted)} wait for a place; free in the cluster: {free or 'nothing'};"

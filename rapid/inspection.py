@@ -14,7 +14,9 @@ def open_run(run: str, runs: Path) -> RunDirectory:
     """The folder of a run, given by name or path. Raises UsageError naming the runs there are."""
     path = Path(run) if Path(run).is_dir() else runs / run
     if not path.is_dir():
-        known = sorted(one.name for one in runs.iterdir() if one.is_dir()) if runs.is_dir() else []
+        known = (
+            sorted(one.name for one in runs.iterdir() if one.is_dir() and one.name[0] != ".") if runs.is_dir() else []
+        )
         raise UsageError(f"run {run!r}: no such folder {path}; runs in {runs}: {', '.join(known) or 'none'}")
     try:
         return RunDirectory.open(path)

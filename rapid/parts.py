@@ -17,6 +17,7 @@ import ray
 from buffer.config import BufferConfig
 from learner.settings import LearnerSettings
 from protocol.config import ScheduleConfig
+from telemetry.catalogue import HUB_STALL_LIMIT
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from telemetry.logs import setup_logging
@@ -32,14 +33,22 @@ def _begin_logging(name: str, run_dir: Path, telemetry: TelemetryConfig) -> None
     setup_logging(name, run_dir, telemetry.log_level)
 
 
+def _model_here(path: Path, name: str) -> Path:
+    """The model's folder on this node, made or fetched first where only the launcher's node has it."""
+    if path.is_dir():
+        return path
+    from rapid.models import prepare_model
+
+    return prepare_model(name)
+
+
 @ray.remote(max_restarts=0)
 class HubPart:
     """The buffer service."""
 
     def __init__(self, run_dir: Path, telemetry: TelemetryConfig) -> None:
         _begin_logging("hub", run_dir, telemetry)
-        self._exporter = Exporter("hub", telemetry, run_dir)
-        self._run_dir = run_dir
+        self._run_dir, self._telemetry = run_dir, telemetry
         self._stop = asyncio.Event()
 
     async def start(
@@ -58,13 +67,18 @@ class HubPart:
         from buffer.service import Hub
 
         host = host or own_address(on_cluster=True)
+        address = f"tcp://{host}:{config.port or '*'}"
+        # Metrics are served where the hub is.
+        telemetry = self._telemetry.facing(f"tcp://{host}:1")
+        self._exporter = Exporter("hub", telemetry, self._run_dir)
+        self._exporter.set(HUB_STALL_LIMIT, telemetry.stall_s)
         self._hub = Hub(
             config=config,
             schedule=schedule,
             batch_groups=batch_groups,
             num_prompts=num_prompts,
             seed=seed,
-            address=f"tcp://{host}:{config.port or '*'}",
+            address=address,
             state=state,
             run_dir=self._run_dir,
             model=model,
@@ -106,8 +120,11 @@ class LearnerPart:
         """Train until `schedule.steps` or `stop`. Weights are served at `host`; None takes the node's own."""
         from learner.loop import run_learner
 
-        host = host or own_address(on_cluster=True)
-        run_learner(settings.model_copy(update={"publish_host": host}), self._stop)
+        found = {
+            "publish_host": host or own_address(on_cluster=True),
+            "model_path": str(_model_here(Path(settings.model_path), settings.model.path)),
+        }
+        run_learner(settings.model_copy(update=found), self._stop)
 
     def stop(self) -> None:
         """End after the step under way, with a checkpoint."""
@@ -120,13 +137,22 @@ class ActorPart:
 
     def __init__(self, name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
         _begin_logging(name, run_dir, telemetry)
-        self._stop = asyncio.Event()
+        self._stop, self._leave = asyncio.Event(), asyncio.Event()
 
     async def run(self, settings: Any) -> None:
         """Generate until the hub drains or `stop`. `settings` is an `actors.rollout.RolloutSettings`."""
         from actors.rollout import run_actor
 
-        await run_actor(settings, self._stop)
+        model_path = _model_here(settings.model_path, settings.model.path)
+        await run_actor(settings.model_copy(update={"model_path": model_path}), self._stop, self._leave)
+
+    async def placed(self) -> str:
+        """Answers, with the node's name, once Ray has found a place and the process lives."""
+        return socket.gethostname()
+
+    async def leave(self) -> None:
+        """Finish the groups under way, up to `actors.leave_s`, then end."""
+        self._leave.set()
 
     async def stop(self) -> None:
         """End: hand back the leases and close the engine."""

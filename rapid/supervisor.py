@@ -1,10 +1,8 @@
 """Starts the parts of a run on Ray, watches them, replaces actors that die, and brings the run to its end.
 
-    hub       must live: without it the run fails
-    learner   must live: the run ends when it has done its last step, and fails when it dies
-    actors    may die at any time: the hub takes back what they held, and a new one starts in their place
-
-Restarts go through here rather than through Ray's `max_restarts`, so that each is counted, told and limited.
+hub       must live: without it the run fails
+learner   must live: the run ends when it has done its last step, and fails when it dies
+actors    may die at any time and may be more or fewer at any time, see rapid.fleet
 """
 
 from __future__ import annotations
@@ -15,35 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.settings import PROCESS_ENVIRONMENT, LearnerSettings
 from rapid.cluster import reserve
 from rapid.errors import RunFailedError
-from rapid.parts import ActorPart, HubPart, LearnerPart
+from rapid.failures import cause, outcome
+from rapid.fleet import Fleet
+from rapid.parts import HubPart, LearnerPart
 from rapid.placement import CorePlan, gpu_share, plan_cores
 from rapid.preflight import Plan
 
 _HUB_CPUS = 0.1
+_LOCAL_CPUS = 0.01
+"""On one machine cores are divided by `plan_cores`, and Ray's count of them would only refuse."""
+_RESOURCE_SHARE = 0.001
 _END_TIMEOUT_S = 30.0
 _CHECKPOINT_TIMEOUT_S = 300.0
-
-
-@dataclass
-class _Rollout:
-    """One rollout actor and how often it was started."""
-
-    index: int
-    bundle: int
-    handle: Any = None
-    task: Any = None
-    starts: int = 0
-
-    @property
-    def name(self) -> str:
-        """As the hub and the logs know it."""
-        return f"actor-{self.index}"
 
 
 @dataclass
@@ -55,38 +42,54 @@ class Supervisor:
     tell: Callable[[str], None]
     """Called with each thing that happens which the user should hear of."""
     hub_address: str = ""
-    _rollouts: list[_Rollout] = field(default_factory=list)
+    _fleet: Fleet | None = None
     _learner_tasks: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
         """Place and start everything. Raises RunFailedError when Ray has no place."""
         config = self.plan.config
         names, bundles = self._bundles()
-        self._group = reserve(bundles, names, config.run.start_timeout_s)
+        self._group = reserve(bundles, names, config.run.start_timeout_s, self.tell)
         self._cores = CorePlan([None], [None] * config.learner.ranks) if self.on_cluster else plan_cores(config)
         self._start_hub()
         self._start_learner()
-        self._rollouts = [_Rollout(index, 1 + config.learner.ranks + index) for index in range(config.actors.count)]
-        for rollout in self._rollouts:
-            self._start_actor(rollout)
+        self._fleet = Fleet(self.plan, self._cores, self._actor_options(), self.hub_address, self.tell)
+        self._fleet.resize(config.actors.count)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The actors, once `start` has returned."""
+        assert self._fleet is not None, "not started"
+        return self._fleet
 
     def _bundles(self) -> tuple[list[str], list[dict[str, float]]]:
+        """The parts that must all be there, and what each asks of Ray."""
         config = self.plan.config
-        ranks = [f"learner-{rank}" for rank in range(config.learner.ranks)]
-        actors = [f"actor-{index}" for index in range(config.actors.count)]
-        share = gpu_share(len(ranks + actors), int(ray.cluster_resources().get("GPU", 0)))
-        gpu = {"GPU": share} if share else {}
-        # On one machine cores are divided by `plan_cores`, and Ray's count of them would only refuse.
-        threads = float(config.learner.threads or 1) if self.on_cluster else 1.0
-        rank_place, actor_place = {"CPU": threads, **gpu}, {"CPU": 1.0, **gpu}
-        places = [{"CPU": _HUB_CPUS}, *([rank_place] * len(ranks)), *([actor_place] * len(actors))]
-        return ["hub", *ranks, *actors], places
+        cpus = float(config.learner.threads or 1) if self.on_cluster else _LOCAL_CPUS
+        rank = {"CPU": cpus, **self._gpu(), **_dedicated(config.learner.resource)}
+        hub = {"CPU": _HUB_CPUS if self.on_cluster else _LOCAL_CPUS}
+        names = ["hub", *(f"learner-{index}" for index in range(config.learner.ranks))]
+        return names, [hub, *([rank] * config.learner.ranks)]
+
+    def _actor_options(self) -> dict[str, Any]:
+        config = self.plan.config.actors
+        return {
+            "num_cpus": config.cpus if self.on_cluster else _LOCAL_CPUS,
+            "num_gpus": self._gpu().get("GPU", 0),
+            "resources": _dedicated(config.resource),
+        }
+
+    def _gpu(self) -> dict[str, float]:
+        config = self.plan.config
+        share = gpu_share(config.learner.ranks + config.actors.count, int(ray.cluster_resources().get("GPU", 0)))
+        return {"GPU": share} if share else {}
 
     def _options(self, bundle: int) -> dict[str, Any]:
         resources = self._group.bundle_specs[bundle]
         return {
             "num_cpus": resources["CPU"],
             "num_gpus": resources.get("GPU", 0),
+            "resources": {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle),
         }
 
@@ -116,7 +119,7 @@ class Supervisor:
         try:
             return ray.get(reference, timeout=self.plan.config.run.start_timeout_s)
         except RayError as error:
-            raise RunFailedError(f"{what} did not start: {_cause(error)}") from error
+            raise RunFailedError(f"{what} did not start: {cause(error)}") from error
 
     def _start_learner(self) -> None:
         config = self.plan.config
@@ -158,76 +161,29 @@ class Supervisor:
             **values,
         )
 
-    def _start_actor(self, rollout: _Rollout) -> None:
-        from actors.settings import RolloutSettings
-
-        config = self.plan.config
-        rollout.starts += 1
-        rollout.handle = ActorPart.options(**self._options(rollout.bundle)).remote(
-            rollout.name, self.plan.run_dir, config.telemetry
-        )
-        settings = RolloutSettings(
-            name=rollout.name,
-            hub_address=self.hub_address,
-            model_path=self.plan.model_dir,
-            model=config.model,
-            actors=config.actors,
-            weights=config.weights,
-            schedule=config.schedule,
-            task=config.task,
-            telemetry=config.telemetry,
-            seed=self._actor_seed(rollout),
-            cores=self._cores.actor(rollout.index),
-            run_dir=self.plan.run_dir,
-        )
-        rollout.task = rollout.handle.run.remote(settings)
-
-    def _actor_seed(self, rollout: _Rollout) -> int:
-        """vLLM draws all its numbers from one seed, so that each start of each actor needs one of its own.
-
-        The scripted engine draws by prompt, so that it must not matter which actor generates it.
-        """
-        config = self.plan.config
-        if config.actors.engine == "scripted":
-            return config.run.seed
-        return config.run.seed + rollout.index + config.actors.count * (rollout.starts - 1)
-
     def poll(self, timeout_s: float) -> bool:
         """Wait up to `timeout_s` for something to end. True once the learner is done.
 
         Raises:
-            RunFailedError: the hub or the learner died, or every actor is beyond its restarts.
+            RunFailedError: the hub or the learner died, every actor is beyond its restarts, or too few find a place.
         """
-        watched = [self._hub_task, *self._learner_tasks, *(r.task for r in self._rollouts if r.task is not None)]
+        watched = [self._hub_task, *self._learner_tasks, *self.fleet.tasks()]
         ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
         for reference in ended:
             if reference is self._hub_task:
-                raise RunFailedError(f"the hub ended: {_outcome(reference)}")
+                raise RunFailedError(f"the hub ended: {outcome(reference)}")
             if reference in self._learner_tasks:
                 return self._finish_learner()
-            self._replace(next(rollout for rollout in self._rollouts if rollout.task == reference))
+            self.fleet.ended(reference)
+        self.fleet.watch()
         return False
 
     def _finish_learner(self) -> bool:
         try:
             ray.get(self._learner_tasks, timeout=_END_TIMEOUT_S)
         except RayError as error:
-            raise RunFailedError(f"the learner died: {_cause(error)}") from error
+            raise RunFailedError(f"the learner died: {cause(error)}") from error
         return True
-
-    def _replace(self, rollout: _Rollout) -> None:
-        outcome = _outcome(rollout.task)
-        rollout.task = None
-        if rollout.starts <= self.plan.config.actors.restarts:
-            self.tell(f"{rollout.name} ended ({outcome}); starting it anew, start {rollout.starts + 1}")
-            self._start_actor(rollout)
-            return
-        self.tell(f"{rollout.name} ended ({outcome}); not started again after {rollout.starts} starts")
-        if all(other.task is None for other in self._rollouts):
-            raise RunFailedError(
-                f"no actor is left; the last one, {rollout.name}, ended: {outcome}. "
-                f"Its log is in {self.plan.run_dir / 'logs'}"
-            )
 
     def stop(self) -> None:
         """Ask the learner to end after its step, with a checkpoint. `poll` then says when it has."""
@@ -246,32 +202,16 @@ class Supervisor:
         """After the learner is done: drain the actors, let the hub write the ledger, end all processes."""
         if not self.hub_address:
             return
-        tasks = [rollout.task for rollout in self._rollouts if rollout.task is not None]
         try:
             ray.get(self._hub.drain.remote("the run ends"), timeout=_END_TIMEOUT_S)
-            for rollout in self._rollouts:
-                rollout.handle.stop.remote()
-            if tasks:
-                ray.wait(tasks, num_returns=len(tasks), timeout=_END_TIMEOUT_S)
+            if self._fleet is not None:
+                self._fleet.stop(_END_TIMEOUT_S)
             ray.get(self._hub.stop.remote(), timeout=_END_TIMEOUT_S)
             ray.get(self._hub_task, timeout=_END_TIMEOUT_S)
         except RayError as error:
-            self.tell(f"the end was not clean: {_cause(error)}")
+            self.tell(f"the end was not clean: {cause(error)}")
 
 
-def _outcome(reference: Any) -> str:
-    try:
-        ray.get(reference)
-    except RayError as error:
-        return _cause(error)
-    return "without an error"
-
-
-def _cause(error: RayError) -> str:
-    if isinstance(error, RayActorError):
-        # What was raised while the part was made stands in the last line of Ray's text; of a death there is no more.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return lines[-1] if "creation task" in str(error) else "its process died"
-    cause = getattr(error, "cause", None)
-    # Ray's own texts go on with pages of advice; the first line is what happened.
-    return f"{type(cause).__name__}: {cause}" if cause is not None else str(error).strip().splitlines()[0]
+def _dedicated(resource: str | None) -> dict[str, float]:
+    """A trifle of the resource that only the nodes for this part offer, so that no other node will do."""
+    return {resource: _RESOURCE_SHARE} if resource else {}

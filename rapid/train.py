@@ -16,6 +16,8 @@ from rapid.cluster import connect_ray
 from rapid.errors import RunFailedError
 from rapid.feed import Feed
 from rapid.inspection import ledger_status
+from rapid.launcher_gauges import LauncherGauges
+from rapid.pilot import Pilot
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
 from telemetry.logs import setup_logging
@@ -23,6 +25,7 @@ from telemetry.plots import write_plots
 from telemetry.record import Record
 from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
+from telemetry.targets import Targets
 from telemetry.view import LiveView
 from telemetry.view_state import starting_phase
 
@@ -87,18 +90,17 @@ def _run(plan: Plan, run: RunDirectory) -> list[Record]:
     config = plan.config
     run.write_config(config.model_dump(mode="json"))
     setup_logging("launcher", run.path, config.telemetry.log_level)
-    with _view(plan, run) as view:
+    with contextlib.closing(Targets(run.path)) as targets, _view(plan, run) as view:
         view.set_phase("starting Ray")
-        num_parts = 1 + config.learner.ranks + config.actors.count
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
-        with connect_ray(num_parts) as on_cluster, _interrupts() as interrupts:
+        with connect_ray() as on_cluster, _interrupts() as interrupts:
             tell = _Teller(view)
             supervisor = Supervisor(plan, on_cluster, tell)
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
                 with run.hub_announced(supervisor.hub_address):
-                    seen = _watch(supervisor, run, view, interrupts, tell)
+                    seen = _watch(supervisor, run, view, interrupts, targets, tell)
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()
@@ -138,23 +140,36 @@ class _Teller:
 
 
 def _watch(
-    supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts, tell: _Teller
+    supervisor: Supervisor,
+    run: RunDirectory,
+    view: LiveView,
+    interrupts: _Interrupts,
+    targets: Targets,
+    tell: _Teller,
 ) -> list[Record]:
-    """Show the run until the learner is done. Returns the step records that were seen."""
-    client = BlockingClient(supervisor.hub_address)
-    feed, is_stopping, tell.client = Feed(client, run), False, client
+    """Show the run, and have as many actors as are wanted, until the learner is done. Returns the records seen."""
+    client = tell.client = BlockingClient(supervisor.hub_address)
+    exporter = LauncherGauges(supervisor.plan.config.telemetry.facing(supervisor.hub_address), run)
+    feed, pilot = Feed(client, run), Pilot(supervisor, tell)
+    is_stopping = False
     try:
         while not supervisor.poll(_POLL_S):
             if interrupts.count and not is_stopping:
                 is_stopping = True
                 supervisor.stop()
                 tell("stopping after this step, with a checkpoint; interrupt again to stop at once")
-            feed.look()
+            fleet = pilot.account(feed.records(), feed.status)
+            feed.look(fleet)
+            exporter.update(fleet, supervisor.fleet.restarted)
+            if not is_stopping:
+                pilot.steer(feed.status)
+            targets.look(feed.status)
             view.set_phase(starting_phase(feed.status))
             view.update(feed.records(), feed.status)
-        feed.look()
+        feed.look(pilot.account(feed.records(), feed.status))
         view.update(feed.records(), feed.status)
     finally:
         tell.client = None
         client.close()
+        exporter.close()
     return feed.records()

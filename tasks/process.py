@@ -111,28 +111,36 @@ class WorkerProcess:
                     self._link.send(self._order)
             return self._link if not self._is_closed else None
 
-    def score(self, index: int, completions: list[str]) -> list[Outcome]:
-        """An outcome for each completion, in order. Raises TaskError when the worker cannot build the task."""
+    def score(self, index: int, completions: list[str], *, all_or_nothing: bool) -> list[Outcome]:
+        """An outcome for each completion, in order. Raises TaskError when the worker cannot build the task.
+
+        Args:
+            all_or_nothing: once the process had to be ended, the completions that it had not judged fail unjudged:
+                each that hangs would cost `timeout_s` again.
+        """
         outcomes: dict[int, Outcome] = {}
+        rest = Outcome(None, "the reward runner was closed")
         while len(outcomes) < len(completions):
             link = self._ready_link()
             if link is None:
                 break
             missing = [position for position in range(len(completions)) if position not in outcomes]
-            self._score_missing(link, index, completions, missing, outcomes)
-        closed = Outcome(None, "the reward runner was closed")
-        return [outcomes.get(position, closed) for position in range(len(completions))]
+            had_to_end = not self._score_missing(link, index, completions, missing, outcomes)
+            if had_to_end and all_or_nothing:
+                rest = Outcome(None, "not judged, for another completion of its group had failed")
+                break
+        return [outcomes.get(position, rest) for position in range(len(completions))]
 
     def _score_missing(
         self, link: Link, index: int, completions: list[str], missing: list[int], outcomes: dict[int, Outcome]
-    ) -> None:
-        """Adds the missing outcomes, or some and one failure when the worker had to be ended."""
+    ) -> bool:
+        """Adds the missing outcomes, or some and one failure, and returns False, when the worker had to be ended."""
         try:
             link.send((index, [completions[position] for position in missing]))
             for _ in missing:
                 place, outcome = link.receive(self._timeout_s + GRACE_S)
                 outcomes[missing[place]] = outcome
-            return
+            return True
         except TimeoutError:
             reason = f"{timed_out(self._timeout_s)}; its process was killed"
         except WorkerDiedError as error:
@@ -143,6 +151,7 @@ class WorkerProcess:
             # the culprit is unknown; as every attempt costs one completion, this comes to an end all the same.
             culprit = next(position for position in missing if position not in outcomes)
             outcomes[culprit] = Outcome(None, reason)
+        return False
 
     def _ready_link(self) -> Link | None:
         """A link to a worker that has built the task. None once the worker was closed."""

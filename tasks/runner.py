@@ -22,8 +22,21 @@ class RewardRunner:
     event loop, and close it.
     """
 
-    def __init__(self, config: TaskConfig, workers: int = 1, timeout_s: float = 10.0, split: Split = "train") -> None:
-        """`timeout_s`: seconds that judging one completion may take."""
+    def __init__(
+        self,
+        config: TaskConfig,
+        workers: int = 1,
+        timeout_s: float = 10.0,
+        split: Split = "train",
+        *,
+        all_or_nothing: bool = False,
+    ) -> None:
+        """`timeout_s`: seconds that judging one completion may take.
+
+        `all_or_nothing`: after one completion that hangs or ends its process the others of the call fail unjudged. For
+        training, where a group with one failure is void, so that a hanging reward holds a worker once and not G times.
+        """
+        self._all_or_nothing = all_or_nothing
         # A thread each: the kernel ends a worker with the thread that started it, and these live until close.
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="reward")
         self._workers = [WorkerProcess(config, timeout_s, split) for _ in range(workers)]
@@ -39,7 +52,8 @@ class RewardRunner:
         reason, for that completion. Raises TaskError when a worker cannot build the task.
         """
         worker = await self._idle.get()
-        job = asyncio.get_running_loop().run_in_executor(self._threads, partial(worker.score, index, list(completions)))
+        score = partial(worker.score, index, list(completions), all_or_nothing=self._all_or_nothing)
+        job = asyncio.get_running_loop().run_in_executor(self._threads, score)
         # The worker is free when its job is done, which cancelling this call does not hasten.
         job.add_done_callback(lambda _: self._idle.put_nowait(worker))
         return await asyncio.shield(job)

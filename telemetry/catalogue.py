@@ -14,6 +14,7 @@ METRICS: dict[str, Metric] = {}
 
 _SHORT_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LONG_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0)
+_LAGS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
 _TOKENS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0)
 
 
@@ -59,10 +60,22 @@ def _histogram(
 # --- hub --------------------------------------------------------------------------------------------
 
 HUB_ENTRIES = _gauge("hub", "ledger", "entries", "Prompts of the ledger by state.", labels=("state",))
+HUB_OPENED = _gauge("hub", "opened", "entries", "Prompts that the ledger has opened: what its states must add up to.")
 HUB_BUFFERED = _gauge("hub", "buffered", "groups", "Groups waiting in the buffer, by lag.", labels=("lag",))
 HUB_HELD_LEASES = _gauge("hub", "held", "leases", "Leases that actors hold.")
 HUB_VERSION = _gauge("hub", "version", "steps", "Optimizer step committed last.")
+HUB_BOUND = _gauge("hub", "staleness_bound", "steps", "Largest lag that a trained token may have.")
+HUB_SCHEDULE = _gauge("hub", "schedule", "", "1 for the schedule that the run follows.", labels=("mode",))
+HUB_PROGRESS = _gauge(
+    "hub", "progress_timestamp", "seconds", "Unix time at which an entry, the version or the weights last moved."
+)
+HUB_STALL_LIMIT = _gauge("hub", "stall_limit", "seconds", "Time without progress after which a run counts as stalled.")
 HUB_CLIENTS = _gauge("hub", "connected", "clients", "Clients heard of lately, by role.", labels=("role",))
+HUB_ACTIVITY = _gauge(
+    "hub", "activity", "clients", "Learner and actors, by what they do or wait for.", labels=("activity",)
+)
+LEARNER_STARVES = "learner waits for a batch"
+"""The activity that means that generation is the bottleneck."""
 HUB_LEASES_GRANTED = _counter("hub", "granted", "leases", "Leases granted to actors.")
 HUB_LEASES_EXPIRED = _counter("hub", "expired", "leases", "Leases that ran out before their group came.")
 HUB_LEASES_RETURNED = _counter(
@@ -76,6 +89,7 @@ HUB_GROUPS_STALE = _counter(
 HUB_GROUPS_FILTERED = _counter("hub", "filtered", "groups", "Groups whose rewards were all equal.")
 HUB_DEAD_LETTERS = _counter("hub", "dead_letter", "entries", "Prompts given up after too many failed attempts.")
 HUB_TOKENS = _counter("hub", "received", "tokens", "Tokens of all groups accepted.")
+HUB_GROUP_LAG = _histogram("hub", "group_lag", "steps", "Largest lag of each group that went to the learner.", _LAGS)
 HUB_BATCH_WAIT = _histogram("hub", "batch_wait", "seconds", "Time from the pull of a batch to its answer.", _LONG_S)
 
 # --- actor ------------------------------------------------------------------------------------------
@@ -92,7 +106,20 @@ ACTOR_BUSY = _gauge(
     "actor", "busy", "fraction", "Share of time in which the engine had requests.", reduction=Reduction.MIN
 )
 ACTOR_RUNNING = _gauge("actor", "running", "requests", "Completions in the engine.", reduction=Reduction.SUM)
+ACTOR_WAITING = _gauge(
+    "actor", "waiting", "requests", "Completions that wait in vLLM for a place in a step.", reduction=Reduction.SUM
+)
+ACTOR_KV_CACHE = _gauge(
+    "actor", "kv_cache", "fraction", "Share of the engine's key-value cache in use.", reduction=Reduction.MAX
+)
 ACTOR_VERSION = _gauge("actor", "version", "steps", "Optimizer step of the weights loaded.", reduction=Reduction.MIN)
+ACTOR_LOADED = _gauge(
+    "actor",
+    "weights_loaded_timestamp",
+    "seconds",
+    "Unix time at which the newest weights were loaded.",
+    reduction=Reduction.MIN,
+)
 ACTOR_WEIGHT_FETCH = _histogram("actor", "weight_fetch", "seconds", "Time to fetch and verify weights.", _LONG_S)
 ACTOR_WEIGHT_BYTES = _counter("actor", "weight_fetched", "bytes", "Bytes of weights fetched.")
 ACTOR_STALL = _histogram("actor", "stall", "seconds", "Time that a weight update stopped generation.", _SHORT_S)
@@ -193,8 +220,9 @@ LAG_DIAGNOSTICS: dict[str, Metric] = {
 _HEAD = """# Metrics
 
 Generated from `telemetry/catalogue.py` and `telemetry/record.py` by `python -m telemetry.catalogue`; a test keeps it
-current. Each process serves its part over HTTP on loopback, at the address in the run's `exporters/PART.json`: a
-`file_sd_configs` file, so that Prometheus finds all processes of all runs with `runs/*/exporters/*.json`.
+current. Each process serves its part over HTTP at the address in the run's `exporters/PROCESS.json`. The launcher
+keeps the addresses of all processes of a run in `runs/.targets/NAME.json`, so that Prometheus follows all runs with the
+`file_sd_configs` pattern `runs/.targets/*.json` (`deploy/prometheus/prometheus.yml`).
 """
 
 

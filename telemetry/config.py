@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 from pydantic import BaseModel, ConfigDict, Field
+
+LOOPBACK = "127.0.0.1"
 
 
 class Section(BaseModel):
@@ -17,8 +21,10 @@ class TelemetryConfig(Section):
     exporter: bool = True
     """Whether hub, learner (its first rank, which speaks for all) and actors serve Prometheus metrics. Where each
     listens stands in the run's `exporters/`."""
-    host: str = "127.0.0.1"
-    """Interface that the metrics are served on. They carry no authentication: leave them on loopback."""
+    host: str = "auto"
+    """Interface that the metrics are served on. "auto" takes the one over which a process reaches the run's hub:
+    loopback on one machine, and on a cluster the address of its node. They carry no authentication: keep them on
+    loopback or in a network that you trust."""
     port: int = Field(0, ge=0, le=65000)
     """Port of the hub's metrics; the learner's first rank takes port + 1, the launcher port + 2, actor i
     port + 100 + i. 0 takes free ones."""
@@ -30,3 +36,20 @@ class TelemetryConfig(Section):
     """"auto" is "live" on a terminal and "plain" elsewhere; "plain" prints one line an optimizer step."""
     view_refresh_s: float = Field(0.5, ge=0.05, le=60)
     """Seconds between two refreshes of the live view."""
+
+    def facing(self, hub_address: str) -> TelemetryConfig:
+        """The same with `host` "auto" resolved, for a process that dials the hub at "tcp://HOST:PORT"."""
+        return self if self.host != "auto" else self.model_copy(update={"host": own_host_towards(hub_address)})
+
+
+def own_host_towards(address: str) -> str:
+    """This machine's own address on the way to "tcp://HOST:PORT"; loopback if there is no way."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    try:
+        family, kind, protocol, _, peer = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # Of a datagram socket, which sends nothing: the system only chooses the interface.
+            probe.connect(peer)
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return LOOPBACK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from telemetry.catalogue import LAG_DIAGNOSTICS, METRICS
-from telemetry.config import TelemetryConfig
+from telemetry.config import LOOPBACK, TelemetryConfig
 from telemetry.errors import ExporterError
-from telemetry.metric import PARTS, Kind, Metric
-from telemetry.run_dir import write_atomically
+from telemetry.metric import Kind, Metric
+from telemetry.targets import announce, split_process
 
 _Instrument = Gauge | Counter | Histogram
 _CLASSES: dict[Kind, type[_Instrument]] = {Kind.GAUGE: Gauge, Kind.COUNTER: Counter, Kind.HISTOGRAM: Histogram}
@@ -24,7 +23,7 @@ class Exporter:
 
     Args:
         process: "hub", "learner-0", "actor-3": the part whose metrics it emits, and its number.
-        config: whether, and where.
+        config: whether, and where; `host` "auto" is loopback here, see `TelemetryConfig.facing`.
         run_dir: where `exporters/PROCESS.json` tells others the address; None tells nobody.
 
     Raises:
@@ -47,23 +46,17 @@ class Exporter:
         for metric in METRICS.values():
             if metric.part == self.part:
                 self._instruments[metric.name] = _build(metric, registry)
-        port = port_of(config.port, self.part, self._index)
+        port, host = port_of(config.port, self.part, self._index), LOOPBACK if config.host == "auto" else config.host
         try:
-            self._server, _ = start_http_server(port, config.host, registry)
+            self._server, _ = start_http_server(port, host, registry)
         except OSError as error:
             raise ExporterError(
-                f"cannot serve the metrics of {self.process} on {config.host}:{port}: {error.strerror}; "
+                f"cannot serve the metrics of {self.process} on {host}:{port}: {error.strerror}; "
                 "set telemetry.port to a free one, or to 0 for any"
             ) from error
-        self.address = f"{config.host}:{self._server.server_port}"
+        self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
         if run_dir is not None:
-            self._announce(run_dir)
-
-    def _announce(self, run_dir: Path) -> None:
-        self._sd_path = run_dir / "exporters" / f"{self.process}.json"
-        self._sd_path.parent.mkdir(exist_ok=True)
-        labels = {"run": run_dir.name, "part": self.part, "process": self.process}
-        write_atomically(self._sd_path, json.dumps([{"targets": [self.address], "labels": labels}]) + "\n")
+            self._sd_path = announce(run_dir, self.process, self.address)
 
     def set(self, metric: Metric, value: float | None, **labels: str) -> None:
         """Set a gauge; None, which a record has where there is nothing to measure, leaves it as it is."""
@@ -132,12 +125,10 @@ class Exporter:
 
 
 def _split_process(process: str) -> tuple[str, int]:
-    part, _, index = process.partition("-")
-    if part not in PARTS or (index and not index.isdigit()):
-        raise ExporterError(
-            f'exporter of process {process!r}: expected one of {list(PARTS)}, with a number as "actor-0"'
-        )
-    return part, int(index or 0)
+    try:
+        return split_process(process)
+    except ValueError as error:
+        raise ExporterError(f"exporter: {error}") from None
 
 
 def port_of(base: int, part: str, index: int) -> int:

@@ -6,7 +6,7 @@ runs/NAME/  config.json        the resolved configuration
             checkpoints/step-000040/
             logs/PART.log      one file a process
             hub.json           where the hub listens, while the run goes on
-            exporters/PART.json   where each process serves its metrics, in Prometheus' file_sd format
+            exporters/PROCESS.json   where each process serves its metrics, see telemetry.targets
             plots/*.png, report.html
 """
 

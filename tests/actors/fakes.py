@@ -19,6 +19,7 @@ from protocol.messages import (
     AnyMessage,
     Chunk,
     Fetch,
+    Goodbye,
     Heartbeat,
     Hello,
     Lease,
@@ -137,6 +138,7 @@ class FakeHub:
         self.heartbeats: list[Heartbeat] = []
         self.groups: list[Group] = []
         self.returns: list[Return] = []
+        self.goodbyes: list[str] = []
         self.refused: set[str] = set()
         self.manifest: WeightManifest | None = None
         self.changed = asyncio.Condition()
@@ -161,6 +163,8 @@ class FakeHub:
             self.groups.append(message.group)
         elif isinstance(message, Return):
             self.returns.append(message)
+        elif isinstance(message, Goodbye):
+            self.goodbyes.append(message.name)
         async with self.changed:
             self.changed.notify_all()
         return answer

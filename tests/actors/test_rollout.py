@@ -57,7 +57,7 @@ class World:
         self.engine = ScriptedEngine(folder, self.settings.actors, text.stop_token_ids)
         self.exporter = Exporter("actor-0", self.settings.telemetry)
         self.rollout = Rollout(self.settings, CountingTask(), text, self.engine, self.runner, self.exporter)
-        self.stop = asyncio.Event()
+        self.stop, self.leave = asyncio.Event(), asyncio.Event()
 
     async def publish(self, version: PolicyVersion) -> None:
         await self.hub.push(self.publisher.publish(version, self.module))
@@ -66,7 +66,7 @@ class World:
 @contextlib.asynccontextmanager
 async def running(world: World) -> AsyncIterator[World]:
     """The actor at work; stopped at the end, and its error raised."""
-    task = asyncio.create_task(world.rollout.run(world.stop))
+    task = asyncio.create_task(world.rollout.run(world.stop, world.leave))
     try:
         yield world
     finally:
@@ -224,6 +224,40 @@ def test_drain_without_abandon_finishes_what_is_held(model):
     assert len(hub.groups) >= 5
 
 
+def test_an_actor_that_is_to_leave_finishes_what_it_holds_and_says_goodbye(model):
+    async def scenario():
+        world = World(*model, num_prompts=20, scripted={"tokens_per_s": 50.0})
+        async with running(world):
+            await world.publish(V0)
+            await world.hub.until(lambda: world.hub.last_beat.metrics.get(ACTOR_RUNNING.name) == 15)
+            world.leave.set()
+            await asyncio.wait_for(world.stop.wait(), 20)
+            await world.hub.until(lambda: world.hub.goodbyes)
+            return world.hub
+
+    hub = asyncio.run(scenario())
+    assert hub.goodbyes == ["actor-0"]
+    # What was granted while it was leaving goes back; all else was finished.
+    assert len(hub.groups) + len(hub.returns) + len(hub.waiting) == 20
+    assert len(hub.groups) >= 5
+
+
+def test_an_actor_that_leaves_hands_back_what_takes_too_long(model):
+    async def scenario():
+        world = World(*model, num_prompts=20, leave_s=0.1, scripted={"tokens_per_s": 1.0})
+        async with running(world):
+            await world.publish(V0)
+            await world.hub.until(lambda: world.hub.last_beat.metrics.get(ACTOR_RUNNING.name) == 15)
+            world.leave.set()
+            await world.hub.until(lambda: world.hub.goodbyes)
+            return world.hub
+
+    hub = asyncio.run(scenario())
+    assert hub.groups == []
+    assert sorted(returned.lease_id for returned in hub.returns) == [f"lease-{i}" for i in range(5)]
+    assert {returned.failed for returned in hub.returns} == {False}
+
+
 def test_stop_hands_everything_back_and_leaves_no_file(model):
     async def scenario():
         world = World(*model, num_prompts=20, scripted={"tokens_per_s": 5.0})
@@ -300,7 +334,7 @@ def test_an_engine_that_dies_ends_the_actor_with_the_reason(model):
             raise EngineDiedError("out of memory")
 
         world.engine.generate = die
-        task = asyncio.create_task(world.rollout.run(world.stop))
+        task = asyncio.create_task(world.rollout.run(world.stop, world.leave))
         await world.hub.until(lambda: world.hub.heartbeats)
         await world.publish(V0)
         with pytest.raises(EngineDiedError, match="out of memory"):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,13 @@ import pytest
 
 from buffer.config import BufferConfig
 from buffer.service import Hub
-from buffer.simulation import scripted_group, scripted_manifest
+from buffer.simulation import scripted_manifest
 from buffer.states import Event, State
 from buffer.store import MemoryStore, Transition
 from buffer.summary import read_state, summarise
 from protocol.config import ScheduleConfig, ScheduleMode
-from protocol.endpoint import Client
 from protocol.errors import AddressError, RefusedError
 from protocol.messages import (
-    AnyMessage,
-    Batch,
     Commit,
     Drain,
     Fetch,
@@ -32,102 +28,17 @@ from protocol.messages import (
     LedgerState,
     Note,
     Phase,
-    Pull,
     Records,
     Return,
     Settle,
     Snapshot,
-    Status,
-    Submit,
     WeightManifest,
-    Work,
-    WorkItem,
 )
-from protocol.version import PolicyVersion
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
+from tests.buffer.hub_kit import PROMPTS, B, Clock, Peer, make_hub, run, serving, v
 from tests.telemetry.fakes import make_record
 from tests.telemetry.scrape import scrape, value
-
-B = 2
-PROMPTS = 50
-
-
-def v(step: int, incarnation: int = 1) -> PolicyVersion:
-    return PolicyVersion(incarnation, step)
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def make_hub(*, clock: Clock | None = None, schedule: ScheduleConfig | None = None, **options: Any) -> Hub:
-    config = BufferConfig(shuffle=False, lease_s=60, client_timeout_s=20)
-    plan = schedule or ScheduleConfig(max_staleness=0, steps=50)
-    return Hub(config, plan, B, PROMPTS, 0, "tcp://127.0.0.1:*", clock=clock or Clock(), **options)
-
-
-@contextlib.asynccontextmanager
-async def serving(hub: Hub) -> AsyncIterator[asyncio.Event]:
-    stop = asyncio.Event()
-    task = asyncio.create_task(hub.serve(stop))
-    try:
-        yield stop
-    finally:
-        stop.set()
-        await task
-
-
-class Peer:
-    """A client that keeps what is pushed to it."""
-
-    def __init__(self, hub: Hub, name: str, role: str, pid: int = 1) -> None:
-        self.name = name
-        self.pushed: asyncio.Queue[AnyMessage] = asyncio.Queue()
-        self._client = Client(hub.address, self.pushed.put_nowait)
-        self._hello = Hello(role=role, name=name, pid=pid)  # type: ignore[arg-type]
-
-    async def __aenter__(self) -> Peer:
-        await self.ask(self._hello)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
-
-    async def ask(self, message: AnyMessage) -> Any:
-        return await self._client.request(message, 20)
-
-    async def lease(self, count: int, version: PolicyVersion, wait_s: float = 0.0) -> list[WorkItem]:
-        work = await self.ask(Lease(name=self.name, max_groups=count, version=version, wait_s=wait_s))
-        assert isinstance(work, Work)
-        return work.items
-
-    async def submit(self, items: Sequence[WorkItem], version: PolicyVersion) -> None:
-        for item in items:
-            await self.ask(Submit(lease_id=item.lease_id, group=scripted_group(item.entry_id, [version], signal=True)))
-
-    async def pull(self, version: PolicyVersion, wait_s: float = 0.0) -> Batch:
-        batch = await self.ask(Pull(version=version, wait_s=wait_s))
-        assert isinstance(batch, Batch)
-        return batch
-
-    async def status(self) -> Status:
-        status = await self.ask(Inspect())
-        assert isinstance(status, Status)
-        return status
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        await asyncio.wait_for(scenario(), 30)
-
-    asyncio.run(limited())
 
 
 def test_prompts_become_batches_and_the_sum_adds_up_on_disk(tmp_path: Path) -> None:
@@ -446,6 +357,40 @@ def test_taken_port_is_one_clear_error() -> None:
         async with serving(hub):
             with pytest.raises(AddressError, match="Choose a free port"):
                 Hub(BufferConfig(), ScheduleConfig(), B, PROMPTS, 0, hub.address)
+
+    run(scenario)
+
+
+def test_status_says_where_metrics_are_served() -> None:
+    async def scenario() -> None:
+        exporter = Exporter("hub", TelemetryConfig())
+        hub = make_hub(exporter=exporter)
+        try:
+            async with serving(hub), Peer(hub, "a", "actor") as actor:
+                await actor.ask(Hello(role="actor", name="a", pid=1, metrics_address="10.0.0.3:8"))
+                status = await actor.status()
+            assert status.metrics_address == exporter.address
+            assert [x.metrics_address for x in status.clients] == ["10.0.0.3:8"]
+        finally:
+            exporter.close()
+
+    run(scenario)
+
+
+def test_the_successor_of_an_actor_that_fell_silent_is_known_as_itself() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as first:
+            await first.ask(Heartbeat(name="a", version=v(0)))
+            clock.now += 30
+            hub.tick(clock.now)
+            async with Peer(hub, "a", "actor", pid=2) as second:
+                (client,) = (await second.status()).clients
+                assert client.version is None
+                items = await second.lease(1, v(0))
+                await second.ask(Hello(role="actor", name="a", pid=2))  # after a reconnect
+                await second.submit(items, v(0))
 
     run(scenario)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -113,6 +114,39 @@ def test_a_run_joins_the_cluster_of_ray_address_and_leaves_it_as_it_was(cluster:
     check(tmp_path / "joined", 6)
     assert cluster.parts() == []
     assert cluster.process.poll() is None
+
+
+def train_scripted(cluster: Cluster, folder: Path, *overrides: str) -> Any:
+    """A run of the scripted engine on the cluster, which has four CPUs."""
+    fixed = (f"run.directory={folder}", "actors.engine=scripted", "actors.scripted.tokens_per_s=30")
+    sets = [part for override in (*fixed, *overrides) for part in ("--set", override)]
+    return rapid("train", TINY, "--run", "run", *sets, RAY_ADDRESS=cluster.address, RAY_AUTH_TOKEN=cluster.token)
+
+
+def test_a_cluster_too_small_for_all_says_who_waits_and_goes_on_with_the_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    run = train_scripted(cluster, tmp_path, "actors.count=2", "actors.cpus=2.5", "schedule.steps=4")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert re.search(r"actor-[01] waits for a place with \{'CPU': 2.5\} for \d+ s; free in the cluster", run.stdout)
+    check(tmp_path / "run", 4)
+    assert cluster.parts() == []
+
+
+def test_a_run_that_finds_too_few_places_says_so_and_gives_up(cluster: Cluster, tmp_path: Path) -> None:
+    sizes = ("actors.count=2", "actors.min=2", "actors.cpus=2.5", "run.start_timeout_s=20")
+    run = train_scripted(cluster, tmp_path, *sizes, "schedule.steps=100000")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "1 of at least 2 actors have a place" in run.stderr
+    assert "lower actors.cpus or actors.min, or raise run.start_timeout_s" in run.stderr
+    assert cluster.parts() == []
+
+
+def test_a_learner_that_no_node_can_hold_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    run = train_scripted(cluster, tmp_path, "learner.threads=64", "run.start_timeout_s=6")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "learner-0 {'CPU': 64.0} (more than any of the 1 nodes has)" in run.stderr
+    assert cluster.parts() == []
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:

@@ -11,11 +11,21 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import TINY, rapid
+
 pytestmark = pytest.mark.slow
 
 
 def mean_reward(records: list[dict[str, Any]]) -> float:
     return fmean(record["reward_mean"] for record in records)
+
+
+def evaluated_reward(*options: str) -> float:
+    """What `rapid eval` measures, with the engine that trained, on prompts held out from training."""
+    said = rapid("eval", TINY, "--k", "1,4", *options)
+    assert said.returncode == 0, said.stderr
+    assert re.search(r"pass@4 +\d", said.stdout), said.stdout
+    return float(re.findall(r"mean reward (\S+)", said.stdout)[0])
 
 
 def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Callable[..., Any]) -> None:
@@ -28,6 +38,9 @@ def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Call
     assert "adds up" in run.ledger()
     assert "Reward" in run.output()
     assert {path.name for path in (run.folder / "plots").glob("*.png")} >= {"reward.png", "lag.png", "throughput.png"}
+    run.assert_left_nothing()
+    assert evaluated_reward() < 0.2
+    assert evaluated_reward("--checkpoint", str(run.folder / "checkpoints" / "step-000030")) > 0.4
     run.assert_left_nothing()
 
 

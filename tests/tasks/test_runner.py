@@ -105,6 +105,18 @@ def test_a_hanging_reward_is_killed_and_the_others_are_scored_by_a_new_worker(tm
     assert value(first) == int((tmp_path / "hanging").read_text()) != value(last)
 
 
+def test_where_a_failure_voids_all_a_hanging_reward_holds_its_worker_once(tmp_path: Path) -> None:
+    async def run() -> tuple[list[Outcome], list[Outcome]]:
+        async with RewardRunner(unruly(tmp_path), workers=1, timeout_s=1.0, all_or_nothing=True) as runner:
+            return await runner.score(0, ["give 1", "hang", "hang", "give 1"]), await runner.score(0, ["give 2"])
+
+    (first, hung, *rest), (later,) = asyncio.run(run())
+    assert value(first) == 1.0
+    assert "took longer than 1 s" in hung.failure
+    assert [outcome.failure for outcome in rest] == ["not judged, for another completion of its group had failed"] * 2
+    assert value(later) == 2.0
+
+
 def test_a_hanging_reward_delays_neither_the_event_loop_nor_other_workers(tmp_path: Path) -> None:
     async def run() -> list[str]:
         events = []

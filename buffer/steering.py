@@ -1,0 +1,36 @@
+"""How many actors there are and should be: the launcher's account, and the last wish of anybody who asked."""
+
+from __future__ import annotations
+
+from protocol.errors import RefusedError
+from protocol.messages import FleetStatus, ScaleOrder
+
+_SILENT_S = 15.0
+
+
+class Steering:
+    """Kept by the hub, since it is the one address that everybody knows; the launcher alone acts on it."""
+
+    def __init__(self) -> None:
+        self.fleet: FleetStatus | None = None
+        self.order: ScaleOrder | None = None
+        self._heard_s = 0.0
+
+    def account(self, fleet: FleetStatus, now: float) -> None:
+        """The launcher says what there is."""
+        self.fleet, self._heard_s = fleet, now
+
+    def ask(self, actors: int | None, now: float) -> None:
+        """Somebody wants this many; None goes back to the configured scaling. Refuses "bounds" and "no_launcher"."""
+        if self.fleet is None or now - self._heard_s > _SILENT_S:
+            raise RefusedError("no_launcher", "no launcher has spoken lately that could start or stop actors")
+        if actors is not None:
+            _check_bounds(actors, self.fleet)
+        self.order = ScaleOrder(number=self.order.number + 1 if self.order else 1, actors=actors)
+
+
+def _check_bounds(actors: int, fleet: FleetStatus) -> None:
+    if actors < fleet.least:
+        raise RefusedError("bounds", f"{actors} actors: expected at least actors.min = {fleet.least}")
+    if fleet.most is not None and actors > fleet.most:
+        raise RefusedError("bounds", f"{actors} actors: expected at most actors.max = {fleet.most}")

@@ -1,0 +1,41 @@
+"""Brings together what is measured, what was ordered and what there is: how many actors a run has, moment by moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from protocol.messages import FleetStatus, ScaleOrder
+from rapid.scaling import Scaler
+from rapid.supervisor import Supervisor
+from telemetry.advisor import Advice, advise
+from telemetry.record import Record
+
+
+class Pilot:
+    """For the launcher's loop: `account`, tell the hub, `steer` by its answer."""
+
+    def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
+        config = supervisor.plan.config
+        self._fleet, self._tell, self._mode = supervisor.fleet, tell, config.schedule.mode.value
+        self._scaler = Scaler(config.actors, time.monotonic())
+        self._advice = Advice(None, "")
+
+    def account(self, records: Sequence[Record], status: dict[str, Any] | None) -> FleetStatus:
+        """The actors there are and what is advised, by the records so far and the hub's last status."""
+        self._advice = advise(records, status["clients"] if status else [], self._mode)
+        scaler, advice = self._scaler, self._advice
+        return self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
+
+    def steer(self, status: dict[str, Any] | None) -> None:
+        """Start or dismiss actors as the hub's newest order, the rates or the cluster's room say."""
+        order = msgspec.convert(status["order"], ScaleOrder | None) if status else None
+        told = [self._scaler.follow(order)]
+        if self._scaler.scaling != "fixed":
+            told.append(self._scaler.consider(time.monotonic(), self._advice.actors, self._fleet.room()))
+        for text in filter(None, told):
+            self._tell(text)
+        self._fleet.resize(self._scaler.wanted)

@@ -1,0 +1,179 @@
+"""Every query of every panel, and every alert rule, on a real Prometheus that scrapes a real run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.prometheus_server import PrometheusServer
+from telemetry.catalogue import ACTOR_KV_CACHE, METRICS
+from telemetry.dashboards.alerts import ALERTS
+from telemetry.metric import Kind
+from tests.e2e.conftest import ROOT, Run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("prometheus") is None, reason="prometheus is missing: Debian's package prometheus has it"
+    ),
+]
+
+RUN, WINDOW, SPAN_S = "trial", "20s", 45
+BOARDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy/grafana/dashboards").glob("*.json")}
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
+    server = PrometheusServer(tmp_path)
+    yield server
+    server.close()
+
+
+def scraped(prometheus: PrometheusServer) -> dict[str, str]:
+    """Health of each process by name."""
+    active = prometheus.get("targets", state="active")["activeTargets"]
+    return {one["labels"]["process"]: one["health"] for one in active if one["labels"].get("run") == RUN}
+
+
+def fill(expr: str) -> str:
+    return expr.replace("$run", RUN).replace("$window", WINDOW)
+
+
+def fault_of(prometheus: PrometheusServer, expr: str, legend: str, now: float) -> str | None:
+    """What is wrong with the answer to a panel's query; None if nothing is."""
+    try:
+        data = prometheus.get("query_range", query=fill(expr), start=now - SPAN_S, end=now, step=1)
+    except ValueError as error:
+        return f"refused: {error}"
+    series = data["result"]
+    if data["resultType"] != "matrix" or not series:
+        return "no data"
+    if not any(math.isfinite(float(value)) for one in series for _, value in one["values"]):
+        return "no number among the values"
+    labels = re.findall(r"{{(\w+)}}", legend)
+    if not labels and len(series) != 1:
+        return f"{len(series)} series for one legend"
+    missing = {label for label in labels for one in series if not one["metric"].get(label)}
+    return f"series without the labels {sorted(missing)} of the legend" if missing else None
+
+
+def faults(prometheus: PrometheusServer, exported: set[str]) -> list[str]:
+    """Of all panels. `exported` are the parts that serve metrics at all."""
+    now, found = time.time(), []
+    for name, board in BOARDS.items():
+        for panel in board["panels"]:
+            for target in panel.get("targets", ()):
+                if {METRICS[base_name(metric)].part for metric in metrics_of(target["expr"])} <= exported:
+                    fault = fault_of(prometheus, target["expr"], target["legendFormat"].replace("__auto", ""), now)
+                    found += [f"{name}, {panel['title']}: {target['expr']}: {fault}"] if fault else []
+    return found
+
+
+def metrics_of(expr: str) -> set[str]:
+    return set(re.findall(r"rapid_\w+", expr))
+
+
+def base_name(series: str) -> str:
+    return series if series in METRICS else re.sub(r"_(bucket|sum|count)$", "", series)
+
+
+def series_names() -> set[str]:
+    """All series that the catalogue promises."""
+    names = set()
+    for metric in METRICS.values():
+        suffixes = ("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",)
+        names |= {metric.name + suffix for suffix in suffixes}
+    return names
+
+
+def test_every_query_of_every_panel_and_every_rule_has_data(
+    start: Callable[..., Run], prometheus: PrometheusServer
+) -> None:
+    run = start(
+        RUN,
+        f"run.directory={prometheus.runs}",
+        "schedule.steps=100000",
+        "learner.checkpoint_every=5",
+        "buffer.client_timeout_s=5",
+    )
+    run.folder = prometheus.runs / RUN
+    run.wait_for_step(12)
+    # Rates want a window of scrapes, and the next steps.
+    first = time.time()
+    run.wait_until(lambda: time.time() - first > 25, "time for some scrapes")
+
+    processes = scraped(prometheus)
+    assert {"hub", "learner-0", "actor-0"} <= set(processes)
+    assert set(processes.values()) == {"up"}
+    # A part whose process serves no metrics has none to show; only the launcher may be such a one.
+    exported = {name.partition("-")[0] for name in processes}
+    assert {"hub", "learner", "actor"} <= exported
+
+    present = set(prometheus.get("label/__name__/values"))
+    promised = {name for name in series_names() if METRICS[base_name(name)].part in exported}
+    assert promised - present == set()
+    assert faults(prometheus, exported) == []
+    assert rule_faults(prometheus, exported) == []
+    check_values(prometheus)
+    check_that_targets_follow(run, prometheus)
+
+    run.interrupt()
+    assert run.finish() == 0
+    assert list((prometheus.runs / ".targets").iterdir()) == []
+    wait_for_no_targets(prometheus)
+
+
+def rule_faults(prometheus: PrometheusServer, exported: set[str]) -> list[str]:
+    """Rules that Prometheus cannot evaluate, whose value has no data, or that fire on a run that is well."""
+    (group,) = prometheus.get("rules")["groups"]
+    loaded = {rule["name"]: rule for rule in group["rules"]}
+    found = [f"{alert.name}: not loaded" for alert in ALERTS if alert.name not in loaded]
+    found += [f"{name}: {rule.get('lastError')}" for name, rule in loaded.items() if rule["health"] != "ok"]
+    found += [f"{name}: fires {rule['alerts']}" for name, rule in loaded.items() if rule["state"] == "firing"]
+    for alert in ALERTS:
+        if {METRICS[base_name(metric)].part for metric in metrics_of(alert.expr)} <= exported:
+            for expr in (alert.value, *metrics_of(alert.expr)):
+                result = prometheus.get("query", query=expr)["result"]
+                if not result or any(one["metric"].get("run") != RUN for one in result):
+                    found.append(f"{alert.name}: {expr}: {result or 'no data'}")
+            prometheus.get("query", query=alert.expr)
+    return found
+
+
+def check_values(prometheus: PrometheusServer) -> None:
+    """Figures that a run that is well must show."""
+
+    def newest(name: str, title: str, place: int = 0) -> list[float]:
+        panel = next(one for one in BOARDS[name]["panels"] if one["title"] == title)
+        result = prometheus.get("query", query=fill(panel["targets"][place]["expr"]))["result"]
+        return [float(one["value"][1]) for one in result]
+
+    assert newest("ledger", "Prompts unaccounted for") == [0]
+    assert newest("health", "Since anything moved")[0] < 20
+    assert newest("health", "Room to the bound")[0] >= 0
+    assert newest("throughput", "Tokens a second", 1)[0] > 0
+    (kv_cache,) = prometheus.get("query", query=f"max_over_time({ACTOR_KV_CACHE.name}[1m])")["result"]
+    assert 0 < float(kv_cache["value"][1]) <= 1
+
+
+def check_that_targets_follow(run: Run, prometheus: PrometheusServer) -> None:
+    """An actor that is killed is replaced by one at another address, and Prometheus scrapes that one."""
+    address = json.loads((run.folder / "exporters" / "actor-0.json").read_text())[0]["targets"][0]
+    for process in run.parts("ActorPart"):
+        process.kill()
+    run.wait_until(lambda: address not in prometheus.targets(), "end of the killed actor's target")
+    run.wait_until(lambda: scraped(prometheus).get("actor-0") == "up", "target of the new actor")
+
+
+def wait_for_no_targets(prometheus: PrometheusServer) -> None:
+    deadline = time.monotonic() + 30
+    while prometheus.targets():
+        assert time.monotonic() < deadline, prometheus.targets()
+        time.sleep(0.2)

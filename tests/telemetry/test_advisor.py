@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from telemetry.advisor import actor_tokens_per_s, advise, needed_tokens_per_s
+from telemetry.catalogue import ACTOR_BUSY, ACTOR_TOKEN_RATE
+
+
+def records(
+    steps: int, *, wait_s: float, train_s: float, tokens: float, publish_s: float = 0.0
+) -> list[dict[str, Any]]:
+    """Steps that each waited, worked, and saw so many tokens generated."""
+    each = wait_s + train_s + publish_s
+    return [
+        {
+            "step": step,
+            "incarnation": 1,
+            "wall_s": 100.0 + each * step,
+            "train_s": train_s,
+            "publish_s": publish_s,
+            "generated_tokens_per_s": tokens / each,
+        }
+        for step in range(1, steps + 1)
+    ]
+
+
+def actor(rate: float | None, busy: float | None, role: str = "actor") -> dict[str, Any]:
+    metrics = {ACTOR_TOKEN_RATE.name: rate, ACTOR_BUSY.name: busy}
+    return {"role": role, "metrics": {name: value for name, value in metrics.items() if value is not None}}
+
+
+def test_a_learner_that_waits_needs_what_it_would_use_if_it_did_not() -> None:
+    # 1000 tokens a step of 2 s work: 500 tokens/s. Two actors gave 200 tokens/s, so it waited 3 s a step.
+    run = records(12, wait_s=3.0, train_s=1.5, publish_s=0.5, tokens=1000)
+    assert needed_tokens_per_s(run) == pytest.approx(500)
+    advice = advise(run, [actor(100, 1.0), actor(100, 1.0)], "async")
+    assert advice.actors == 5  # 4.5 actors leave it waiting a tenth of its time
+    assert "could use 500 tokens/s, an actor gives 100" in advice.text
+
+
+def test_actors_held_back_count_for_what_they_could_give() -> None:
+    # The learner is the bottleneck: four actors worked a quarter of their time each.
+    run = records(12, wait_s=0.0, train_s=5.0, tokens=1000)
+    assert actor_tokens_per_s([actor(50, 0.25)] * 4) == 200
+    assert advise(run, [actor(50, 0.25)] * 4, "async").actors == 1
+
+
+def test_steps_of_two_lives_are_not_taken_together() -> None:
+    old = records(12, wait_s=0.0, train_s=1.0, tokens=9000)
+    new = [
+        {**record, "incarnation": 2, "wall_s": record["wall_s"] + 500}
+        for record in records(11, wait_s=0.0, train_s=2.0, tokens=1000)
+    ]
+    assert needed_tokens_per_s([*old, *new]) == pytest.approx(500)
+
+
+def test_it_says_nothing_before_there_is_anything_to_judge_by() -> None:
+    run = records(12, wait_s=1.0, train_s=1.0, tokens=100)
+    assert advise(run[:4], [actor(100, 1.0)], "async").actors is None
+    for clients in ([], [actor(None, None)], [actor(100, 0.01)], [actor(100, 1.0, role="learner")]):
+        advice = advise(run, clients, "async")
+        assert (advice.actors, advice.text) == (None, "no advice: no actor was busy lately")
+    assert "take turns" in advise(run, [actor(100, 1.0)], "sync").text
