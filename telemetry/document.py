@@ -42,7 +42,10 @@ def document(state: ViewState) -> dict[str, Any]:
         "tokens_per_s": {"actors": state.generated_tokens_per_s(), "learner": last.get("trained_tokens_per_s")},
         "learner_time": state.time_shares(),
         "ledger": _ledger(state),
-        "actors": {"there": len(state.actors), "wanted": state.wanted_actors()},
+        "actors": {
+            "there": len(state.actors),
+            **{key: state.fleet.get(key) for key in ("wanted", "pending", "leaving", "advised", "scaling")},
+        },
         "parts": [_part(part) for part in state.parts],
         "happenings": [{**asdict(one), "text": clean(one.text)} for one in state.happenings],
         "advice": state.advice or None,

@@ -56,7 +56,8 @@ def client_parts(status: Mapping[str, Any]) -> list[Part]:
 
 def hub_part(status: Mapping[str, Any], silent_s: float) -> Part:
     """The hub's own line; `silent_s` is how long it has not answered."""
-    there, wanted = sum(client["role"] == "actor" for client in status["clients"]), status.get("wanted_actors")
+    there = sum(client["role"] == "actor" for client in status["clients"])
+    wanted = (status.get("fleet") or {}).get("wanted")
     actors = f"{there:,} actors" if wanted in (None, there) else f"{there:,}/{wanted:,} actors"
     activity = f"drains {actors}" if status["draining"] else f"serves {actors}"
     return Part(

@@ -49,7 +49,7 @@ class ViewState:
     `status` is the hub's Status as plain data (`msgspec.to_builtins`), None before the hub answers; of a run that is
     over it has what the ledger's file holds. `happenings` come oldest first. `phase` says what goes on before the first
     step. `since_step_s` counts from the last record, `idle_s` from the last sign of progress of any kind; `silent_s` is
-    how long the hub has not answered, 0 while it does. `advice` is one line for whoever runs it; empty for none.
+    how long the hub has not answered, 0 while it does.
     """
 
     info: RunInfo
@@ -63,7 +63,6 @@ class ViewState:
     stall_s: float = 120.0
     silent_s: float = 0.0
     is_over: bool = False
-    advice: str = ""
 
     @property
     def step(self) -> int:
@@ -170,9 +169,15 @@ class ViewState:
         """The actors by name."""
         return [part for part in self.parts if part.role == "actor"]
 
-    def wanted_actors(self) -> int | None:
-        """Actors that the run was asked to have; None where nobody says so."""
-        return self.status.get("wanted_actors") if self.status is not None else None
+    @property
+    def fleet(self) -> Mapping[str, Any]:
+        """The launcher's account of its actors (`protocol.messages.FleetStatus`); empty where it has given none."""
+        return (self.status.get("fleet") or {}) if self.status is not None else {}
+
+    @property
+    def advice(self) -> str:
+        """How many actors would balance the learner, in one line; empty for none."""
+        return str(self.fleet.get("advice", ""))
 
     def waits(self) -> str:
         """Who waits for what, in one sentence."""

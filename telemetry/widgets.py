@@ -190,7 +190,8 @@ def wait_lines(state: ViewState, width: int) -> list[Text]:
     """Who waits for what; whether nothing moves at all."""
     if not state.parts:
         return []
-    waits = describe_waits(state.parts)
+    pending = clean(state.fleet.get("waiting_for", ""))
+    waits = " · ".join(filter(None, (pending, describe_waits(state.parts))))
     if state.is_stalled:
         text = f"nothing has moved for {format_duration(state.idle_s)}" + (f": {waits}" if waits else "")
         return wrapped("STALLED", Text(text, style="bold yellow"), width)

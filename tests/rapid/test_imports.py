@@ -27,6 +27,7 @@ HEAVY = {"torch", "vllm", "ray", "deepspeed", "transformers"}
         "telemetry.config",
         "rapid.config",
         "rapid.recipe",
+        "rapid.top",
     ],
 )
 def test_imports_nothing_heavy(module: str) -> None:
@@ -42,5 +43,5 @@ def test_help_answers_in_under_a_second() -> None:
         start = time.monotonic()
         done = subprocess.run([sys.executable, "-m", "rapid.cli", "--help"], capture_output=True, text=True, check=True)
         times.append(time.monotonic() - start)
-    assert all(command in done.stdout for command in ("train", "eval", "report", "ledger", "doctor"))
+    assert all(command in done.stdout for command in ("train", "eval", "top", "report", "ledger", "doctor"))
     assert min(times) < 1.0

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.messages import Status
 from rapid.errors import UsageError
 from rapid.feed import Feed
 from rapid.locate import connect, find, reach
@@ -85,7 +86,7 @@ def test_once_as_json_is_one_document_with_what_the_frame_shows(served: ServedRu
     }
     assert told["tokens_per_s"] == {"actors": 312.0, "learner": 600.0}
     assert [part["name"] for part in told["parts"]] == ["hub", "learner", "actor-0"]
-    assert told["actors"] == {"there": 1, "wanted": None}
+    assert (told["actors"]["there"], told["actors"]["wanted"]) == (1, None)
     assert any(one["text"] == "actor-0 joined from box-b" for one in told["happenings"])
 
 
@@ -193,6 +194,9 @@ def test_without_metrics_jsonl_the_records_come_from_the_hub_and_each_once(
         assert feed.look()
         assert feed.look()
         assert [record["step"] for record in feed.records()] == [1, 2, 3, 4, 5]
+        answer = feed.ask().result()
+        assert isinstance(answer, Status)
+        assert (answer.records, answer.num_records) == ([], 5)
 
 
 def test_where_metrics_jsonl_can_be_read_the_hub_is_not_asked_for_records(served: ServedRun, tmp_path: Path) -> None:

@@ -18,6 +18,16 @@ from telemetry.widgets import lag_rows
 from tests.telemetry.fakes import make_record, make_run, make_status
 
 INFO = RunInfo("trial", "async", "tiny", 100, 2)
+FLEET = {
+    "wanted": 3,
+    "running": 2,
+    "pending": 1,
+    "leaving": 0,
+    "scaling": "fixed",
+    "advised": 2,
+    "advice": "2 would balance the learner",
+    "waiting_for": "",
+}
 HAPPENINGS = [Happening(1.7e9 + i, f"thing {i}") for i in range(4)]
 
 
@@ -57,7 +67,7 @@ def test_a_frame_fills_its_width_exactly_and_fits_its_height(width: int, num_ste
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_frame_of_24_lines_has_all_that_a_user_asks(width: int) -> None:
     records = [make_record(step, reward_mean=0.5 if step > 42 else 0.1) for step in range(1, 48)]
-    state = ViewState(INFO, records, make_status(), HAPPENINGS, run_s=192.0, advice="2 actors balance the learner")
+    state = ViewState(INFO, records, make_status(fleet=FLEET), HAPPENINGS, run_s=192.0)
     text = text_of(state, width, 24, Controls())
     for wanted in (
         "rapid · trial · async · tiny",
@@ -73,8 +83,8 @@ def test_a_frame_of_24_lines_has_all_that_a_user_asks(width: int) -> None:
         "settled 1,104",
         "= 1,284",
         "actor-1 waits for a lease, 12 s",
-        "2 actors balance the learner",
-        "● serves 2 actors",
+        "advice     2 would balance the learner",
+        "● serves 2/3 actors",
         "● trains",
         "● generates",
         "○ waits for a lease",
@@ -143,8 +153,11 @@ def test_a_run_that_is_over_shows_its_last_state_without_parts() -> None:
     assert "STALLED" not in text
 
 
-def test_actors_that_are_wanted_and_not_there_are_counted() -> None:
-    assert "serves 2/5 actors" in text_of(ViewState(INFO, make_run(3), make_status(wanted_actors=5)))
+def test_actors_that_are_wanted_and_not_there_are_counted_and_what_they_wait_for_is_told() -> None:
+    fleet = {**FLEET, "wanted": 5, "waiting_for": "actor-2 waits for a place with {'CPU': 2.5} for 30 s"}
+    text = text_of(ViewState(INFO, make_run(3), make_status(fleet=fleet)))
+    assert "serves 2/5 actors" in text
+    assert "waits      actor-2 waits for a place with {'CPU': 2.5} for 30 s" in text
 
 
 def test_the_frame_of_a_start_says_what_goes_on() -> None:
@@ -168,7 +181,8 @@ def test_alike_waits_are_told_together_with_the_longest() -> None:
 def test_what_other_machines_say_cannot_move_the_cursor() -> None:
     clients = [make_actor(0, name="a\x1b[2J\nb", waiting_for="x\x07\x9b31m")]
     happenings = [Happening(1.7e9, "died\r\x1b]0;title\x07 \u202e")]
-    state = ViewState(INFO, make_run(3), make_status(clients=clients), happenings, advice="\x1b[5m")
+    fleet = {**FLEET, "advice": "\x1b[5m", "waiting_for": "\x1b[7m"}
+    state = ViewState(INFO, make_run(3), make_status(clients=clients, fleet=fleet), happenings)
     assert all(line.isprintable() for line in lines_of(state, 120))
 
 
@@ -274,7 +288,7 @@ def odd_statuses(draw_value: st.DrawFn) -> dict[str, Any]:
         ledger=draw_value(counts),
         opened=draw_value(st.integers(0, 10**12)),
         lags=draw_value(st.dictionaries(st.integers(0, 10**6).map(str), st.integers(0, 10**9), max_size=4)),
-        wanted_actors=draw_value(st.none() | st.integers(0, 10**6)),
+        fleet=draw_value(st.none() | st.builds(dict, wanted=st.integers(0, 10**6), advice=TEXTS, waiting_for=TEXTS)),
         draining=draw_value(st.booleans()),
     )
 
@@ -287,16 +301,14 @@ def odd_statuses(draw_value: st.DrawFn) -> dict[str, Any]:
     info=st.builds(RunInfo, TEXTS, TEXTS, TEXTS, st.integers(0, 10**9), st.integers(0, 10**6)),
     size=st.sampled_from([(80, 24), (120, 24), (80, None), (60, 10), (200, 60), (20, 5), (1, 1)]),
     controls=st.none() | st.builds(Controls, st.sampled_from(SORTS), st.booleans(), st.integers(0, 400)),
-    flags=st.tuples(st.booleans(), st.floats(0, 1e9), st.floats(0, 1e9), TEXTS),
+    flags=st.tuples(st.booleans(), st.floats(0, 1e9), st.floats(0, 1e9)),
 )
 def test_no_state_breaks_a_frame(
     records: Any, status: Any, happenings: Any, info: RunInfo, size: Any, controls: Any, flags: Any
 ) -> None:
     width, height = size
-    is_over, idle_s, silent_s, advice = flags
-    state = ViewState(
-        info, records, status, happenings, idle_s=idle_s, silent_s=silent_s, is_over=is_over, advice=advice
-    )
+    is_over, idle_s, silent_s = flags
+    state = ViewState(info, records, status, happenings, idle_s=idle_s, silent_s=silent_s, is_over=is_over)
     lines = lines_of(state, width, height, controls)
     assert all(cell_len(line) <= width for line in lines)
     assert height is None or len(lines) <= height
