@@ -51,9 +51,9 @@ class ClientRecord:
             num_leases=num_leases,
             seen_s=max(0.0, now - self.seen_s),
             metrics=self.metrics,
+            metrics_address=self.metrics_address,
             since_s=max(0.0, now - self.since_s),
             host=self.host,
-            metrics_address=self.metrics_address,
         )
 
 
@@ -110,13 +110,11 @@ class Clients:
         record.metrics = message.metrics
         return record, record.load(message.version)
 
-    def leave(self, name: str) -> bool:
-        """The client has said goodbye; whether it was known."""
-        record = self._by_name.get(name)
-        if record is not None:
+    def leave(self, name: str) -> None:
+        """The client has said goodbye."""
+        if (record := self._by_name.get(name)) is not None:
             record.gone = True  # for a Lease of it that still waits
             self._forget(record)
-        return record is not None
 
     def silent_actors(self, now: float, timeout_s: float) -> list[ClientRecord]:
         """Actors unheard for so long, each reported once."""

@@ -27,7 +27,6 @@ from buffer.gauges import HubGauges
 from buffer.machine import Machine
 from buffer.states import Event
 from buffer.status import StatusDesk
-from buffer.steering import Steering
 from buffer.store import MemoryStore, Store
 from buffer.summary import write_state
 from protocol.config import ScheduleConfig
@@ -115,7 +114,6 @@ class Hub:
         self._store = store or MemoryStore()
         self._clock = clock
         self._clients = Clients()
-        self._steering = Steering()
         self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
@@ -127,9 +125,9 @@ class Hub:
             Hello: self._hello,
             Heartbeat: self._heartbeat,
             Inspect: self._inspect,
-            Note: self._note,
             Supervise: self._supervise,
             Scale: self._scale,
+            Note: self._note,
             Lease: self._lease,
             Submit: self._submit,
             Return: self._return,
@@ -234,11 +232,12 @@ class Hub:
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
-        return self._status(message.records_after)
-
-    def _status(self, records_after: int | None) -> Status:
-        metrics_address = "" if self._gauges is None else self._gauges.address
-        return self._desk.status(self.machine, self._clients, self._steering, metrics_address, records_after)
+        return self._desk.status(
+            self.machine,
+            self._clients,
+            message.records_after,
+            metrics_address="" if self._gauges is None else self._gauges.address,
+        )
 
     async def _note(self, peer: bytes, message: Note) -> Acknowledge:
         self._desk.journal.note(message.text, is_warning=True)
@@ -248,13 +247,12 @@ class Hub:
         self._desk.records.add(message.records)
         return Acknowledge()
 
-    async def _supervise(self, peer: bytes, message: Supervise) -> Status:
-        self._steering.account(message.fleet, self._clock())
-        return self._status(message.records_after)
+    async def _supervise(self, peer: bytes, message: Supervise) -> Acknowledge:
+        self._desk.steering.account(message.fleet, self._clock())
+        return Acknowledge()
 
     async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
-        self._steering.ask(message.actors, self._clock())
-        log.info("asked for %s actors", message.actors or "the configured number of")
+        self._desk.steering.ask(message.actors, self._clock())
         return Acknowledge()
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
@@ -281,8 +279,8 @@ class Hub:
         return Acknowledge()
 
     async def _goodbye(self, peer: bytes, message: Goodbye) -> Acknowledge:
-        if self._clients.leave(message.name):
-            self._desk.journal.note(f"{message.name} left")
+        self._clients.leave(message.name)
+        self._desk.journal.note(f"{message.name} left")
         self._step(self.machine.actors.gone, message.name)
         self._bell.ring()
         return Acknowledge()

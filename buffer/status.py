@@ -25,6 +25,7 @@ class StatusDesk:
     def __init__(self, facts: RunFacts, clock: Callable[[], float]) -> None:
         self.journal = Journal()
         self.records = RecordBook()
+        self.steering = Steering()
         self._facts = facts
         self._clock = clock
         self._begun_s = self._moved_s = clock()
@@ -47,15 +48,8 @@ class StatusDesk:
         """An actor is given up."""
         self.journal.note(f"{record.name} is silent for {silent_s:.0f} s: its leases return", is_warning=True)
 
-    def status(
-        self,
-        machine: Machine,
-        clients: Clients,
-        steering: Steering,
-        metrics_address: str,
-        records_after: int | None,
-    ) -> Status:
-        """The answer to Inspect and Supervise."""
+    def status(self, machine: Machine, clients: Clients, records_after: int | None, metrics_address: str) -> Status:
+        """The answer to Inspect."""
         now = self._clock()
         return Status(
             version=machine.version,
@@ -68,8 +62,8 @@ class StatusDesk:
             events=dict(machine.events),
             clients=[x.status(machine.num_leases(x.name), now) for x in clients.present()],
             draining=machine.draining,
-            fleet=steering.fleet,
-            order=steering.order,
+            fleet=self.steering.fleet,
+            order=self.steering.order,
             metrics_address=metrics_address,
             run=self._facts,
             uptime_s=now - self._begun_s,

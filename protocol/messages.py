@@ -110,11 +110,9 @@ class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervise(Message, frozen=True, kw_only=True):
-    """Launcher to hub, about twice a second. Answer: Status, whose `order` the launcher follows."""
+    """Launcher to hub, about twice a second. Answer: Acknowledge. It follows the `order` of the hub's Status."""
 
     fleet: FleetStatus
-    records_after: Count | None = None
-    """As of Inspect."""
 
 
 class Scale(Message, frozen=True, kw_only=True):
@@ -384,6 +382,12 @@ class Status(Message, frozen=True, kw_only=True):
     """Counts of what happened, such as expired leases and stale groups."""
     clients: list[ClientStatus]
     draining: bool
+    fleet: FleetStatus | None = None
+    """None before the launcher spoke."""
+    order: ScaleOrder | None = None
+    """None before anybody asked for another number of actors."""
+    metrics_address: str = ""
+    """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
     run: RunFacts | None = None
     uptime_s: float = 0.0
     """Seconds since the hub began."""
@@ -397,12 +401,6 @@ class Status(Message, frozen=True, kw_only=True):
     """Step records that Inspect asked for, oldest first: as many of the newest as the hub keeps."""
     num_records: Count = 0
     """Step records that the hub has been given; the last of `records` was number `num_records`."""
-    fleet: FleetStatus | None = None
-    """None before the launcher spoke."""
-    order: ScaleOrder | None = None
-    """None before anybody asked for another number of actors."""
-    metrics_address: str = ""
-    """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
 
 
 REQUESTS = (

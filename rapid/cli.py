@@ -110,11 +110,15 @@ def top(
 
 
 @app.command()
-def report(run: RunName, runs: RunsFolder = Path("runs")) -> None:
-    """Write report.html and the plots of a run."""
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="The run's name, or its folder; or several.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = None,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Write report.html and the plots of a run, or compare several runs on one page."""
     from rapid.inspection import write_report
 
-    print(write_report(run, runs))
+    print(write_report(names, runs, out))
 
 
 @app.command()

@@ -30,7 +30,7 @@ def own_address(on_cluster: bool) -> str:
 
 def _begin_logging(name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)  # on another node of a cluster it is not there yet
-    setup_logging(name, run_dir, telemetry.log_level)
+    setup_logging(name, run_dir, telemetry.log_level, telemetry.log_format)
 
 
 def _model_here(path: Path, name: str) -> Path:

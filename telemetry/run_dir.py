@@ -1,12 +1,16 @@
 """A run's folder: where everything lies that a run leaves behind.
 
 runs/NAME/  config.json        the resolved configuration
+            environment.json   versions, machine and parts of the newest start (rapid.environment)
             metrics.jsonl      one record an optimizer step, appended by the learner alone
+            samples.jsonl      groups of every n-th step with their tokens, by the learner (telemetry.samples)
+            timeline/PART.jsonl   what each process did when (telemetry.timeline)
             ledger/            the buffer's durable store
             checkpoints/step-000040/
             logs/PART.log      one file a process
             hub.json           where the hub listens, while the run goes on
             exporters/PROCESS.json   where each process serves its metrics, see telemetry.targets
+            tensorboard/, wandb/  what trackers keep, where they are switched on (telemetry.trackers)
             plots/*.png, report.html
 """
 
@@ -22,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.errors import RecordError, RunDirectoryError
+from telemetry.lines import cut_torn_line
 from telemetry.record import Record, check_record, current_line, encode_record
 
 log = logging.getLogger(__name__)
 
 _HUB = "hub.json"
 _LOCK = ".lock"
-_FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
+_FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger", "timeline")
 
 
 class RunDirectory:
@@ -101,6 +106,21 @@ class RunDirectory:
         """report.html."""
         return self.path / "report.html"
 
+    @property
+    def timeline(self) -> Path:
+        """Folder of the processes' timelines."""
+        return self.path / "timeline"
+
+    @property
+    def samples_path(self) -> Path:
+        """samples.jsonl; missing before the first sample."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def environment_path(self) -> Path:
+        """environment.json."""
+        return self.path / "environment.json"
+
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of an optimizer step lies."""
         return self.checkpoints / f"step-{step:06d}"
@@ -159,7 +179,8 @@ class RunDirectory:
         """
         checked = check_record(record)
         if not self._is_mended:
-            self._cut_torn_line()
+            cut_torn_line(self.metrics_path)
+            self._is_mended = True
         _check_follows(self.read_history(), checked)
         with self.metrics_path.open("ab", buffering=0) as file:
             file.write(encode_record(checked))
@@ -200,14 +221,6 @@ class RunDirectory:
             f"{self.metrics_path}, line {len(self._history) + 1}: {line[:60]!r}, expected a record as JSON; "
             "the file was changed by hand or the disk is damaged"
         )
-
-    def _cut_torn_line(self) -> None:
-        self._is_mended = True
-        if not self.metrics_path.exists():
-            return
-        with self.metrics_path.open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 @contextlib.contextmanager

@@ -392,8 +392,6 @@ def test_the_successor_of_an_actor_that_fell_silent_is_known_as_itself() -> None
                 await second.ask(Hello(role="actor", name="a", pid=2))  # after a reconnect
                 await second.submit(items, v(0))
 
-    run(scenario)
-
 
 # --- what those who watch are told -----------------------------------------------------------------------
 
