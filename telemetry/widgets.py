@@ -200,7 +200,8 @@ def wait_lines(state: ViewState, width: int) -> list[Text]:
 
 def advice_lines(state: ViewState, width: int) -> list[Text]:
     """What whoever runs it might change; nothing without advice."""
-    return wrapped("advice", Text(clean(state.advice)), width) if state.advice else []
+    text = Text(clean(state.advice.replace("no advice", "none", 1)))
+    return wrapped("advice", text, width, most=3) if state.advice else []
 
 
 def happening_lines(state: ViewState, width: int, count: int) -> list[Text]:

@@ -160,6 +160,15 @@ def test_actors_that_are_wanted_and_not_there_are_counted_and_what_they_wait_for
     assert "waits      actor-2 waits for a place with {'CPU': 2.5} for 30 s" in text
 
 
+@pytest.mark.parametrize("width", [80, 116])
+def test_an_advice_is_whole_and_does_not_say_its_name_twice(width: int) -> None:
+    advice = "70 would balance the learner: it could use 146,826 tokens/s, an actor gives 1,927"
+    text = text_of(ViewState(INFO, make_run(3), make_status(fleet={**FLEET, "advice": advice})), width)
+    assert "1,927" in text
+    none = make_status(fleet={**FLEET, "advice": "no advice before 5 steps are done"})
+    assert "advice     none before 5 steps are done" in text_of(ViewState(INFO, make_run(3), none), width)
+
+
 def test_the_frame_of_a_start_says_what_goes_on() -> None:
     text = text_of(ViewState(INFO, status=make_status(clients=[]), phase="actor-0 loads the model"))
     assert "actor-0 loads the model" in text
