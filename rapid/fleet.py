@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from actors.settings import RolloutSettings
 from protocol.messages import FleetStatus
@@ -209,7 +210,10 @@ class Fleet:
         pending = sum(rollout.is_pending for rollout in self._staying)
         if pending:
             return -pending
-        free = ray.available_resources()
+        return sum(self._fitting(free) for free in available_resources_per_node().values())
+
+    def _fitting(self, free: dict[str, float]) -> int:
+        """Actors that one node could hold; the CPUs of one and the GPU of another make no place."""
         return min((int(free.get(name, 0.0) / amount) for name, amount in self.needs.items()), default=0)
 
     def status(self, wanted: int, scaling: str, advised: int | None, advice: str) -> FleetStatus:

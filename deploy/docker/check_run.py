@@ -78,7 +78,7 @@ class Container:
             "netns",
             "exec",
             f"rapid-{self.name}",
-            "chroot",
+            "/usr/sbin/chroot",
             self.root.path,
             "/usr/local/bin/rapid-healthy",
         ]

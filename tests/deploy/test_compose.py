@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from typing import Any
 
@@ -56,6 +57,24 @@ def test_hub_learner_actors_and_prometheus_see_one_folder_of_runs() -> None:
     for name in ("head", "actor"):
         assert {"runs:/runs", "models:/models"} <= set(SERVICES[name]["volumes"])
     assert "runs:/runs:ro" in SERVICES["prometheus"]["volumes"]
+
+
+def test_what_is_mounted_from_the_repository_is_there_and_where_it_is_looked_for() -> None:
+    mounts = dict(
+        volume.split(":")[:2]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if volume[0] == "."
+    )
+    assert len(mounts) == 3
+    assert all((ROOT / source).is_dir() for source in mounts)
+    (provider,) = read("deploy/grafana/provisioning/dashboards/rapid.yml")["providers"]
+    assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    (source,) = read("deploy/grafana/provisioning/datasources/prometheus.yml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    jobs = {job["job_name"]: job for job in read("deploy/prometheus/prometheus.yml")["scrape_configs"]}
+    (files,) = jobs["rapid"]["file_sd_configs"][0]["files"]
+    assert os.path.normpath(f"{mounts['./deploy/prometheus']}/{files}").startswith("/runs/")
 
 
 def test_grafana_reaches_prometheus_and_no_node_of_ray() -> None:
