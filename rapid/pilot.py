@@ -12,7 +12,7 @@ from protocol.blocking import BlockingClient
 from protocol.messages import FleetStatus, ScaleOrder, Supervise
 from rapid.scaling import Scaler
 from rapid.supervisor import Supervisor
-from telemetry.advisor import Advice, advise
+from telemetry.advisor import Advice, advise, rate_now
 from telemetry.record import Record
 
 
@@ -28,7 +28,7 @@ class Pilot:
 
     def account(self, records: Sequence[Record], status: dict[str, Any] | None) -> FleetStatus:
         """Tell the hub of the actors there are and of what is advised, by the records so far and its last status."""
-        self._advice = advise(records, status["clients"] if status else [], self._mode)
+        self._advice = advise(records, rate_now(status["clients"]) if status else None, self._mode)
         scaler, advice = self._scaler, self._advice
         fleet = self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
         # Whether it is heard shows in the next status.

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from telemetry.advisor import advise, rate_at_last
 from telemetry.report import tables
 from telemetry.report.by_lag import lag_heatmap, lag_rows
 from telemetry.report.charts import CHARTS
@@ -144,11 +145,23 @@ def _completions(runs: Runs) -> Html:
     return section("completions", "Completions", Html('<div id="browser" tabindex="0"></div>'), note)
 
 
+def _advice(runs: Runs) -> Html:
+    found = []
+    for run in runs:
+        mode = str(run.config["schedule"]["mode"])
+        advice = advise(run.records, rate_at_last(run.records, run.timeline), mode)
+        of_run = f"{run.name}: " if len(runs) > 1 else ""
+        found.append(tag("p", text(f"{of_run}{advice.text}.")))
+    note = "How many the rates of the last steps call for, so that the learner waits for a tenth of its time at most."
+    return section("advice", "Actors", join(found), note)
+
+
 SECTIONS: tuple[Callable[[Runs], Html], ...] = (
     _summary,
     _curves,
     _staleness,
     _timeline,
+    _advice,
     _completions,
     tables.ledger,
     tables.costs,

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from telemetry.advisor import actor_tokens_per_s, advise, needed_tokens_per_s
+from telemetry.advisor import advise, needed_tokens_per_s, rate_at_last, rate_now
 from telemetry.catalogue import ACTOR_BUSY, ACTOR_TOKEN_RATE
+from telemetry.timeline import Span
 
 
 def records(
@@ -35,7 +36,7 @@ def test_a_learner_that_waits_needs_what_it_would_use_if_it_did_not() -> None:
     # 1000 tokens a step of 2 s work: 500 tokens/s. Two actors gave 200 tokens/s, so it waited 3 s a step.
     run = records(12, wait_s=3.0, train_s=1.5, publish_s=0.5, tokens=1000)
     assert needed_tokens_per_s(run) == pytest.approx(500)
-    advice = advise(run, [actor(100, 1.0), actor(100, 1.0)], "async")
+    advice = advise(run, rate_now([actor(100, 1.0), actor(100, 1.0)]), "async")
     assert advice.actors == 5  # 4.5 actors leave it waiting a tenth of its time
     assert "could use 500 tokens/s, an actor gives 100" in advice.text
 
@@ -43,8 +44,8 @@ def test_a_learner_that_waits_needs_what_it_would_use_if_it_did_not() -> None:
 def test_actors_held_back_count_for_what_they_could_give() -> None:
     # The learner is the bottleneck: four actors worked a quarter of their time each.
     run = records(12, wait_s=0.0, train_s=5.0, tokens=1000)
-    assert actor_tokens_per_s([actor(50, 0.25)] * 4) == 200
-    assert advise(run, [actor(50, 0.25)] * 4, "async").actors == 1
+    assert rate_now([actor(50, 0.25)] * 4) == 200
+    assert advise(run, 200, "async").actors == 1
 
 
 def test_steps_of_two_lives_are_not_taken_together() -> None:
@@ -58,8 +59,22 @@ def test_steps_of_two_lives_are_not_taken_together() -> None:
 
 def test_it_says_nothing_before_there_is_anything_to_judge_by() -> None:
     run = records(12, wait_s=1.0, train_s=1.0, tokens=100)
-    assert advise(run[:4], [actor(100, 1.0)], "async").actors is None
+    assert advise(run[:4], 100, "async").actors is None
     for clients in ([], [actor(None, None)], [actor(100, 0.01)], [actor(100, 1.0, role="learner")]):
-        advice = advise(run, clients, "async")
+        advice = advise(run, rate_now(clients), "async")
         assert (advice.actors, advice.text) == (None, "no advice: no actor was busy lately")
-    assert "take turns" in advise(run, [actor(100, 1.0)], "sync").text
+    assert "take turns" in advise(run, 100, "sync").text
+
+
+def test_a_run_that_is_over_tells_its_actors_speed_by_its_timeline() -> None:
+    run = records(30, wait_s=3.0, train_s=2.0, tokens=1000)
+    # Ten steps of 5 s end with the learner; one actor was at it throughout, one came half way, one had gone before.
+    timeline = {
+        "learner-0": [Span(0.0, 950.0, "train"), Span(950.0, 1000.0, "wait")],
+        "actor-0": [Span(0.0, 900.0, "wait"), Span(900.0, 1010.0, "generate")],
+        "actor-1": [Span(975.0, 1000.0, "generate"), Span(1000.0, 1010.0, "end")],
+        "actor-2": [Span(0.0, 940.0, "generate")],
+    }
+    assert rate_at_last(run, timeline) == pytest.approx(10 * 1000 / (50 + 25))
+    assert rate_at_last(run, {}) is None
+    assert rate_at_last([], timeline) is None
