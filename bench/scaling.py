@@ -1,6 +1,6 @@
 """A run that is scaled 1 → 3 → 1 actors: `python -m bench.scaling`. Needs Prometheus on this machine.
 
-The tiny recipe with the scripted engine, which gives 400 tokens/s an actor whatever the machine; each actor is a process
+The tiny recipe with the scripted engine, which gives 400 tokens/s whatever the machine; each actor is a process
 that starts, fetches its weights over the network and leases from the hub as a real one does. Prometheus scrapes every
 second, and what is reported is what the dashboards' own queries return. Writes bench/results/scaling.json and .png.
 """
