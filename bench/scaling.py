@@ -58,9 +58,8 @@ class Bench:
     def panel(self, board: str, title: str, index: int = 0) -> str:
         """The query of a dashboard's panel."""
         path = ROOT / "deploy" / "grafana" / "dashboards" / f"{board}.json"
-        panel = next(
-            panel for panel in json.loads(path.read_text())["panels"] if panel["title"] == title and "targets" in panel
-        )
+        panels = json.loads(path.read_text())["panels"]
+        panel = next(one for one in panels if one["title"] == title and len(one.get("targets", ())) > index)
         return str(panel["targets"][index]["expr"]).replace("$run", RUN).replace("$window", WINDOW)
 
     def series(self, query: str, begin_s: float) -> list[tuple[float, float]]:
@@ -92,6 +91,13 @@ class Bench:
             time.sleep(0.2)
         return time.time()
 
+    def close(self) -> None:
+        """End the run as Ctrl-C does, if it goes on. Raises RuntimeError if it does not end well."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        if self.process.wait(LIMIT_S) != 0:
+            raise RuntimeError(f"the run ended with {self.process.returncode}:\n{self.log.read_text()}")
+
     def loaded(self, actor: str) -> bool:
         """Whether this actor has weights."""
         log = self.folder / "logs" / f"{actor}.log"
@@ -111,9 +117,7 @@ def measure(bench: Bench, hold_s: float) -> dict[str, Any]:
     time.sleep(hold_s)
     tokens = bench.series(bench.panel("throughput", "Tokens a second by actor"), begin_s)
     running = bench.series(bench.panel("health", "Actors", 1), begin_s)
-    bench.process.send_signal(signal.SIGINT)
-    if bench.process.wait(LIMIT_S) != 0:
-        raise RuntimeError(f"the run ended with {bench.process.returncode}:\n{bench.log.read_text()}")
+    bench.close()
     return {
         "marks_s": {
             "asked_for_3": up_s - begin_s,
@@ -204,8 +208,11 @@ def main() -> None:
         parser.exit(2, "prometheus is missing; install it (Debian: apt-get install prometheus)\n")
     folder = Path(tempfile.mkdtemp(prefix="rapid-bench-"))
     try:
-        with contextlib.closing(PrometheusServer(folder)) as prometheus:
-            found = measure(Bench(prometheus), arguments.hold)
+        with (
+            contextlib.closing(PrometheusServer(folder)) as prometheus,
+            contextlib.closing(Bench(prometheus)) as bench,
+        ):
+            found = measure(bench, arguments.hold)
     finally:
         shutil.rmtree(folder)
     summary = summarise(found)
