@@ -117,7 +117,10 @@ def test_a_cluster_from_one_file_runs_a_job_whose_actors_come_and_go(hosts: Host
     wait_until(lambda: len(records(folder)) > seen + 3, job_log.read_text)
 
     say("RAY_AUTH_MODE=token ray job stop --address http://127.0.0.1:8265 first")
+    # It was asked to end, and wrote its checkpoint first.
+    wait_until(lambda: job.poll() is not None, job_log.read_text)
     told.append(job_log.read_text())
+    assert "stopping after this step, with a checkpoint" in told[-1]
     assert "adds up" in laptop.run(f"cd {ROOT} && rapid ledger {folder}")
     assert max(record["lag_max"] for record in records(folder)) <= 2
     assert any((folder / "checkpoints").glob("step-*"))
