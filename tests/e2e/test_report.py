@@ -32,7 +32,7 @@ def test_a_run_leaves_what_its_report_shows(start: Callable[..., Any]) -> None:
     learner, actor = timeline(run, "learner-0"), timeline(run, "actor-0")
     assert [span.of for span in learner if span.what == "train"] == [f"step {step}" for step in range(1, 13)]
     assert {"wait", "load", "generate"} <= {span.what for span in actor}
-    assert ("wait", "weights") in {(span.what, span.of) for span in actor}
+    assert ("load", "weights 1.0") in {(span.what, span.of) for span in actor}
     # One clock: the actor generated before the learner trained, and both had ended when the launcher had.
     assert min(span.start_s for span in actor if span.what == "generate") < learner[-1].start_s
     samples = read_samples(run.folder / "samples.jsonl")
