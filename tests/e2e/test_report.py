@@ -32,7 +32,7 @@ def test_a_run_leaves_what_its_report_shows(start: Callable[..., Any]) -> None:
     learner, actor = timeline(run, "learner-0"), timeline(run, "actor-0")
     assert [span.of for span in learner if span.what == "train"] == [f"step {step}" for step in range(1, 13)]
     assert {"wait", "load", "generate"} <= {span.what for span in actor}
-    assert ("wait", "weights") in {(span.what, span.of) for span in actor}
+    assert ("load", "weights 1.0") in {(span.what, span.of) for span in actor}
     # One clock: the actor generated before the learner trained, and both had ended when the launcher had.
     assert min(span.start_s for span in actor if span.what == "generate") < learner[-1].start_s
     samples = read_samples(run.folder / "samples.jsonl")
@@ -46,7 +46,7 @@ def test_a_run_leaves_what_its_report_shows(start: Callable[..., Any]) -> None:
     answer = rapid("report", str(run.folder))
     assert answer.returncode == 0, answer.stderr
     assert 'id="timeline"' in (run.folder / "report.html").read_text()
-    run.assert_left_nothing()
+    assert run.processes() == []
 
 
 @pytest.mark.skipif(
@@ -64,7 +64,7 @@ def test_trackers_get_every_step_and_go_on_after_a_resume(
         run = start("tracked", "actors.engine=scripted", trackers, f"schedule.steps={steps}", options=options)
         assert run.finish() == 0, run.output()
         assert "failed" not in run.output()
-        run.assert_left_nothing()
+        assert run.processes() == []
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     assert [point.step for point in events.Scalars("rapid.learner/reward_mean")] == list(range(1, 8))
