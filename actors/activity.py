@@ -23,6 +23,8 @@ class Activity:
         self._busy_s, self._busy_since_s = 0.0, None
         self._idle_counted_s = 0.0
         self._reported_tokens = self._reported_bytes = 0
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when the engine gets its first group, and when it has lost its last."""
         self.num_generating = 0
         """Groups in the engine."""
         self.groups_void = 0
@@ -33,6 +35,8 @@ class Activity:
         if self.num_generating == 0:
             self._busy_since_s = self._now()
         self.num_generating += 1
+        if self.num_generating == 1:
+            self.on_change()
 
     def end_generating(self) -> None:
         """It has left the engine."""
@@ -40,6 +44,7 @@ class Activity:
         if self.num_generating == 0 and self._busy_since_s is not None:
             self._busy_s += self._now() - self._busy_since_s
             self._busy_since_s = None
+            self.on_change()
 
     def count_completions(self, completions: Sequence[Completion]) -> None:
         """Completions came out of the engine."""

@@ -40,7 +40,9 @@ from protocol.messages import (
     Work,
     WorkItem,
 )
+from protocol.version import PolicyVersion
 from telemetry.exporter import Exporter
+from telemetry.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +68,13 @@ async def run_actor(settings: RolloutSettings, stop: asyncio.Event, leave: async
         settings.task, settings.actors.reward_workers, settings.actors.reward_timeout_s, all_or_nothing=True
     )
     exporter = Exporter(settings.name, settings.telemetry.facing(settings.hub_address), settings.run_dir)
+    timeline = Timeline(settings.run_dir, settings.name, is_enabled=settings.telemetry.timeline)
     try:
-        await Rollout(settings, task, text, engine, runner, exporter).run(stop, leave)
+        await Rollout(settings, task, text, engine, runner, exporter, timeline).run(stop, leave)
     finally:
         await runner.close()
         exporter.close()
+        timeline.close()
 
 
 def build_engine(settings: RolloutSettings, stop_token_ids: tuple[int, ...]) -> Engine:
@@ -99,14 +103,24 @@ class Rollout:
     Args:
         task: gives the prompt of an index.
         runner: rewards completions, see actors.group_maker.
+        timeline: is told what the actor does; the caller closes it.
     """
 
     def __init__(
-        self, settings: RolloutSettings, task: Any, text: ChatText, engine: Engine, runner: Any, exporter: Exporter
+        self,
+        settings: RolloutSettings,
+        task: Any,
+        text: ChatText,
+        engine: Engine,
+        runner: Any,
+        exporter: Exporter,
+        timeline: Timeline,
     ) -> None:
         self._name, self._config = settings.name, settings.actors
         self._engine = engine
+        self._timeline = timeline
         self._activity = Activity(exporter)
+        self._activity.on_change = self._mark
         self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
         self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
         self._receiver = WeightReceiver(settings.weights, settings.name)
@@ -114,7 +128,8 @@ class Rollout:
         self._groups: dict[str, asyncio.Task[None]] = {}
         self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
         self._goodbyes: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._draining = self._is_ending = False
+        self._loading: PolicyVersion | None = None
         self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._awake.set()
         self._turn_lock = asyncio.Lock()
@@ -164,6 +179,7 @@ class Rollout:
         await self._link.greet()
         while True:
             self._beat_now.clear()
+            self._mark()
             await self._link.request(self._heartbeat())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.heartbeat_s):
@@ -181,6 +197,22 @@ class Rollout:
             leases=list(self._groups),
         )
 
+    def _mark(self) -> None:
+        """Tell the timeline what goes on; called wherever that may have changed."""
+        self._timeline.enter(*self._doing())
+
+    def _doing(self) -> tuple[str, str]:
+        if self._is_ending:
+            return "end", ""
+        if not self._started.is_set():
+            return "start", "the engine"
+        if self._loading is not None:
+            return "load", f"weights {self._loading}"
+        reason = self._waiting_for()
+        if not self._engine_awake.is_set():
+            return "asleep", reason
+        return ("wait", reason) if reason else ("generate", f"weights {self._engine.version}")
+
     def _waiting_for(self) -> str:
         if not self._link.is_reachable:
             return "the hub"
@@ -197,8 +229,10 @@ class Rollout:
         return "nothing: drained" if self._draining else "a lease"
 
     async def _start(self) -> None:
+        self._mark()
         await self._engine.start()
         self._started.set()
+        self._mark()
 
     async def _load(self) -> None:
         await self._started.wait()
@@ -214,13 +248,17 @@ class Rollout:
                         is_loaded = True
 
     async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
+        self._loading = snapshot.version
+        self._mark()
         try:
             await self._engine.load_weights(snapshot)
         finally:
+            self._loading = None
             self._receiver.release(snapshot)
         self._activity.count_load(snapshot.fetch_s, self._engine.metrics.load_s)
         log.info("loaded weights %s in %.2f s", snapshot.version, self._engine.metrics.load_s)
         self._loaded.set()
+        self._mark()
         # The hub grants by what it knows of our version, also to a request that it is holding back.
         self._beat_now.set()
 
@@ -236,6 +274,7 @@ class Rollout:
                 else:
                     self._engine_awake.clear()
                     await self._engine.sleep()
+                self._mark()
             self._beat_now.set()
 
     async def _lease(self) -> None:
@@ -285,6 +324,7 @@ class Rollout:
     def _finish(self, item: WorkItem, task: asyncio.Task[None]) -> None:
         del self._groups[item.lease_id]
         self._leave_engine(item)
+        self._mark()
         if task.cancelled():
             # Here and not within the task, which a cancellation may reach before its first line.
             self._hand_back(item)
@@ -325,7 +365,8 @@ class Rollout:
     # --- the end ------------------------------------------------------------------------------------
 
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
-        self._draining = True
+        self._draining = self._is_ending = True
+        self._mark()
         await cancel_all([*tasks, *self._groups.values()])
         await asyncio.gather(*self._goodbyes)
         # A hub that hears no goodbye notices the silence, later.

@@ -22,6 +22,8 @@ class ClientRecord:
     metrics_address: str = ""
     version: PolicyVersion | None = None
     waiting_for: str = ""
+    since_s: float = 0.0
+    """When it began to wait for this, or to work."""
     metrics: dict[str, float] = field(default_factory=dict)
     gone: bool = False
     told_s: float = 0.0
@@ -50,6 +52,8 @@ class ClientRecord:
             seen_s=max(0.0, now - self.seen_s),
             metrics=self.metrics,
             metrics_address=self.metrics_address,
+            since_s=max(0.0, now - self.since_s),
+            host=self.host,
         )
 
 
@@ -73,11 +77,16 @@ class Clients:
         known = self._by_name.get(message.name)
         if known is not None and not known.is_same_process(message):
             self._forget(known)  # gone before: what the hub knew of it is not true of its successor
-        fresh = ClientRecord(message.name, message.role, peer, message.pid, message.host, now)
+        fresh = ClientRecord(message.name, message.role, peer, message.pid, message.host, now, since_s=now)
         record = self._by_name.setdefault(message.name, fresh)
         record.metrics_address = message.metrics_address
         self._attach(record, peer, now)
         return displaced
+
+    def knows(self, message: Hello) -> bool:
+        """Whether this hello comes from a process that said hello before."""
+        record = self._by_name.get(message.name)
+        return record is not None and record.is_same_process(message)
 
     def heard(self, peer: bytes, now: float) -> None:
         """A message came over this connection."""
@@ -96,7 +105,8 @@ class Clients:
     def beat(self, peer: bytes, message: Heartbeat, now: float) -> tuple[ClientRecord, bool]:
         """Note a heartbeat; whether the client has new weights."""
         record = self.named(message.name, peer, now)
-        record.waiting_for = message.waiting_for
+        if record.waiting_for != message.waiting_for:
+            record.waiting_for, record.since_s = message.waiting_for, now
         record.metrics = message.metrics
         return record, record.load(message.version)
 

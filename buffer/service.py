@@ -26,7 +26,7 @@ from buffer.config import BufferConfig
 from buffer.gauges import HubGauges
 from buffer.machine import Machine
 from buffer.states import Event
-from buffer.steering import Steering
+from buffer.status import StatusDesk
 from buffer.store import MemoryStore, Store
 from buffer.summary import write_state
 from protocol.config import ScheduleConfig
@@ -44,8 +44,11 @@ from protocol.messages import (
     Inspect,
     Lease,
     LedgerState,
+    Note,
     Pull,
+    Records,
     Return,
+    RunFacts,
     Scale,
     Settle,
     Snapshot,
@@ -79,6 +82,7 @@ class Hub:
         address: where to listen, for example "tcp://127.0.0.1:*".
         state: what `LedgerState` carried into a checkpoint; None begins a new ledger.
         run_dir: the run's folder, for `ledger/state.json`; None writes nothing.
+        model: the model's name, for those who watch.
         store: where transitions are kept; None keeps them in memory.
         exporter: of the hub's metrics; None exports nothing.
         clock: seconds, never going back.
@@ -99,6 +103,7 @@ class Hub:
         state: dict[str, Any] | None = None,
         run_dir: Path | None = None,
         *,
+        model: str = "",
         store: Store | None = None,
         exporter: Exporter | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -109,11 +114,12 @@ class Hub:
         self._store = store or MemoryStore()
         self._clock = clock
         self._clients = Clients()
-        self._steering = Steering()
         self._gauges = None if exporter is None else HubGauges(exporter, schedule)
         self._bell = Bell(clock)
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
+        name = run_dir.name if run_dir is not None else ""
+        self._desk = StatusDesk(_facts(name, model, schedule, batch_groups), clock)
         self._server = Server(address, self._handle)
         self._handlers: dict[type, Callable[[bytes, Any], Awaitable[AnyMessage]]] = {
             Hello: self._hello,
@@ -121,12 +127,14 @@ class Hub:
             Inspect: self._inspect,
             Supervise: self._supervise,
             Scale: self._scale,
+            Note: self._note,
             Lease: self._lease,
             Submit: self._submit,
             Return: self._return,
             Goodbye: self._goodbye,
             Pull: self._pull,
             Commit: self._commit,
+            Records: self._keep_records,
             Snapshot: self._snapshot,
             Settle: self._settle,
             WeightManifest: self._publish,
@@ -146,7 +154,7 @@ class Hub:
             done, _ = await asyncio.wait([*loops, stopped], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            self._step(self.machine.drain, "the hub is stopping")
+            self._drain("the hub is stopping")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_S):
                     await self._flush()
@@ -160,12 +168,18 @@ class Hub:
 
     async def drain(self, reason: str) -> None:
         """Grant no more leases, and ask the actors to hand back what they hold."""
+        self._drain(reason)
+
+    def _drain(self, reason: str) -> None:
+        if not self.machine.draining:
+            self._desk.journal.note(f"no more leases are given: {reason}")
         self._step(self.machine.drain, reason)
 
     def tick(self, now: float) -> None:
         """What time brings: expired leases, silent actors."""
         for record in self._clients.silent_actors(now, self._config.client_timeout_s):
             log.warning("actor %s is silent for %.0f s: its leases return", record.name, now - record.seen_s)
+            self._desk.note_silence(record, now - record.seen_s)
             self._step(self.machine.actors.gone, record.name)
         self._step(self.machine.actors.expire, now)
         if self._gauges is not None:
@@ -185,7 +199,11 @@ class Hub:
             raise RefusedError(
                 "protocol", f"{message.name} speaks protocol {message.protocol}, the hub {PROTOCOL_VERSION}"
             )
-        for record in self._clients.hello(peer, message, self._clock()):
+        is_new = not self._clients.knows(message)
+        displaced = self._clients.hello(peer, message, self._clock())
+        if is_new:
+            self._desk.note_hello(message, displaced)
+        for record in displaced:
             log.info("%s %s takes the place of a process that is gone", message.role, message.name)
             self._step(self.machine.learner.gone if record.role == "learner" else self._actor_gone(record.name))
         if message.role == "actor":
@@ -214,33 +232,27 @@ class Hub:
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
-        return self._status()
-
-    def _status(self) -> Status:
-        machine, now = self.machine, self._clock()
-        return Status(
-            version=machine.version,
-            lineage=machine.lineage,
-            published=machine.manifest.version if machine.manifest else None,
-            ledger={state.value: count for state, count in machine.ledger.counts.items()},
-            opened=machine.ledger.opened,
-            total=machine.ledger.total,
-            lags={str(lag): count for lag, count in sorted(machine.lags().items())},
-            events=dict(machine.events),
-            clients=[x.status(machine.num_leases(x.name), now) for x in self._clients.present()],
-            draining=machine.draining,
-            fleet=self._steering.fleet,
-            order=self._steering.order,
+        return self._desk.status(
+            self.machine,
+            self._clients,
+            message.records_after,
             metrics_address="" if self._gauges is None else self._gauges.address,
         )
 
-    async def _supervise(self, peer: bytes, message: Supervise) -> Status:
-        self._steering.account(message.fleet, self._clock())
-        return self._status()
+    async def _note(self, peer: bytes, message: Note) -> Acknowledge:
+        self._desk.journal.note(message.text, is_warning=True)
+        return Acknowledge()
+
+    async def _keep_records(self, peer: bytes, message: Records) -> Acknowledge:
+        self._desk.records.add(message.records)
+        return Acknowledge()
+
+    async def _supervise(self, peer: bytes, message: Supervise) -> Acknowledge:
+        self._desk.steering.account(message.fleet, self._clock())
+        return Acknowledge()
 
     async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
-        self._steering.ask(message.actors, self._clock())
-        log.info("asked for %s actors", message.actors or "the configured number of")
+        self._desk.steering.ask(message.actors, self._clock())
         return Acknowledge()
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
@@ -268,6 +280,7 @@ class Hub:
 
     async def _goodbye(self, peer: bytes, message: Goodbye) -> Acknowledge:
         self._clients.leave(message.name)
+        self._desk.journal.note(f"{message.name} left")
         self._step(self.machine.actors.gone, message.name)
         self._bell.ring()
         return Acknowledge()
@@ -294,6 +307,7 @@ class Hub:
 
     async def _settle(self, peer: bytes, message: Settle) -> Acknowledge:
         self._step(self.machine.learner.settle, message.version)
+        self._desk.journal.note(f"a checkpoint of step {message.version.step} is on the disk", topic="checkpoint")
         return Acknowledge()
 
     async def _publish(self, peer: bytes, message: WeightManifest) -> Acknowledge:
@@ -310,6 +324,7 @@ class Hub:
             transitions = self.machine.take_transitions()
             if transitions:
                 self._store.append(transitions)
+                self._desk.note_transitions(transitions)
             for buried in (x for x in transitions if x.event is Event.BURY):
                 log.warning(
                     "%s failed %d times and is a dead letter: %s", buried.entry_id, buried.failures, buried.reason
@@ -353,3 +368,14 @@ class Hub:
         except OSError as error:
             # The file is for people; a full disk must not end the run.
             log.error("the ledger's state cannot be written: %s", error)
+
+
+def _facts(name: str, model: str, schedule: ScheduleConfig, batch_groups: int) -> RunFacts:
+    return RunFacts(
+        name=name,
+        model=model,
+        mode=schedule.mode.value,
+        total_steps=schedule.steps,
+        max_staleness=schedule.max_staleness,
+        batch_groups=batch_groups,
+    )

@@ -17,21 +17,26 @@ from learner.engine import TrainingEngine
 from learner.link import HubLink
 from learner.publisher import Publisher, WeightPublisher
 from learner.ranks import Ranks
+from learner.sampler import Sampler
 from learner.settings import LearnerSettings
 from protocol.version import PolicyVersion
 from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
 from telemetry.exporter import Exporter
 from telemetry.run_dir import RunDirectory
 
+RESUMED_RECORDS = 2000
+"""Lines of metrics.jsonl that a resumed learner hands to its hub, which is new as well."""
+
 
 @dataclass(frozen=True)
 class FirstRank:
-    """What only rank 0 has: the ends towards hub and actors, the run's folder, and its metrics."""
+    """What only rank 0 has: the ends towards hub and actors, the run's folder, its metrics and samples."""
 
     link: HubLink
     publisher: Publisher
     run: RunDirectory
     exporter: Exporter
+    sampler: Sampler
 
 
 def prepare_process(settings: LearnerSettings) -> None:
@@ -75,9 +80,12 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
         stack.callback(exporter.close)
         link = HubLink(settings.hub_address, settings.name, exporter.address or "")
         stack.callback(link.close)
+        link.hand_over(run.read_metrics()[-RESUMED_RECORDS:])
         publisher = build_publisher(settings, link, exporter)
         stack.callback(publisher.close)
-        yield FirstRank(link, publisher, run, exporter)
+        sampler = Sampler(settings, run.samples_path)
+        stack.callback(sampler.close)
+        yield FirstRank(link, publisher, run, exporter, sampler)
 
 
 def build_publisher(settings: LearnerSettings, link: HubLink, exporter: Exporter) -> Publisher:

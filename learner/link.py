@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from protocol.blocking import BlockingClient
 from protocol.errors import PeerTimeoutError, ProtocolError, RefusedError
@@ -22,6 +22,7 @@ from protocol.messages import (
     Inspect,
     LedgerState,
     Pull,
+    Records,
     Settle,
     Snapshot,
     Status,
@@ -35,6 +36,7 @@ PULL_WAIT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
 ATTEMPTS = 3
 BEAT_S = 2.0
+RECORDS_AT_ONCE = 50
 
 AnswerT = TypeVar("AnswerT", bound=AnyMessage)
 
@@ -90,6 +92,12 @@ class HubLink:
             return None
         self._pull = None
         return expect(answer, Batch)
+
+    def hand_over(self, records: list[dict[str, Any]]) -> None:
+        """Give the hub lines of metrics.jsonl, for those who watch; without waiting, and without a second try."""
+        for start in range(0, len(records), RECORDS_AT_ONCE):
+            message = Records(records=records[start : start + RECORDS_AT_ONCE])
+            self._client.submit(message, ANSWER_TIMEOUT_S).add_done_callback(_log_failure)
 
     def commit(self, batch_id: str, version: PolicyVersion) -> None:
         """The optimizer step on this batch is done and led to `version`."""
@@ -159,3 +167,8 @@ def expect(message: AnyMessage, kind: type[AnswerT]) -> AnswerT:
     if not isinstance(message, kind):
         raise ProtocolError(f"got {type(message).__name__}, expected {kind.__name__}")
     return message
+
+
+def _log_failure(sent: Future[AnyMessage]) -> None:
+    if not sent.cancelled() and sent.exception() is not None:
+        log.warning("the hub did not take the step's record: %s", sent.exception())

@@ -33,6 +33,7 @@ from protocol.errors import RefusedError
 from protocol.messages import Batch
 from protocol.version import PolicyVersion
 from telemetry.catalogue import LEARNER_CHECKPOINT, LEARNER_SETTLED
+from telemetry.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,14 @@ def run_learner(settings: LearnerSettings, stop: threading.Event) -> None:
     ranks = join_ranks(settings.rank, settings.world_size, settings.master_address, settings.master_port)
     with contextlib.ExitStack() as stack:
         stack.callback(leave_ranks)
+        timeline = Timeline(settings.run_dir, f"learner-{settings.rank}", is_enabled=settings.telemetry.timeline)
+        stack.callback(timeline.close)
+        timeline.enter("start", "the trainer")
         first = stack.enter_context(connect_first_rank(settings)) if ranks.is_first else None
         engine = build_engine(settings, ranks)
         stack.callback(engine.close)
-        Learner(settings, engine, ranks, first).run(stop)
+        stack.callback(timeline.enter, "end")
+        Learner(settings, engine, ranks, first, timeline).run(stop)
 
 
 class Learner:
@@ -70,15 +75,22 @@ class Learner:
         engine: the trainer, with the weights of the version at which the run begins.
         ranks: this process among the others.
         first: the ends towards hub and actors; None on all ranks but the first.
+        timeline: is told what this rank does; the caller closes it.
     """
 
     def __init__(
-        self, settings: LearnerSettings, engine: TrainingEngine, ranks: Ranks, first: FirstRank | None
+        self,
+        settings: LearnerSettings,
+        engine: TrainingEngine,
+        ranks: Ranks,
+        first: FirstRank | None,
+        timeline: Timeline,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._ranks = ranks
         self._first = first
+        self._timeline = timeline
         self._version = start_version(settings)
         self._published = self._version
         self._checkpointed = self._version if settings.resume_from is not None else None
@@ -97,6 +109,7 @@ class Learner:
         self._last_step_s = time.monotonic()
         while self._version.step < self._settings.schedule.steps:
             timings, start = Timings(), time.monotonic()
+            self._timeline.enter("wait", f"a batch for step {self._version.step + 1}")
             batch = self._next_batch(stop)
             if batch is None:
                 break
@@ -152,6 +165,7 @@ class Learner:
         successor = PolicyVersion(self._version.incarnation, self._version.step + 1)
         self._prefetch(successor)
         start = time.monotonic()
+        self._timeline.enter("train", f"step {successor.step}")
         config = self._settings.learner
         lr = learning_rate(self._version.step, self._settings.schedule.steps, config)
         data = build_batch(batch.groups, self._settings.lineage, self._version)
@@ -192,6 +206,7 @@ class Learner:
     def _publish(self) -> float:
         """Copy the weights and let them be served. Returns the seconds that it kept the loop."""
         start = time.monotonic()
+        self._timeline.enter("publish", f"weights {self._version}")
         if self._first is not None:
             self._first.publisher.publish(self._version, self._engine)
         else:
@@ -202,6 +217,7 @@ class Learner:
 
     def _checkpoint(self) -> None:
         start, first = time.monotonic(), self._first
+        self._timeline.enter("checkpoint", str(self._version))
         if first is not None:
             first.link.waiting_for = f"checkpoint {self._version}"
         self._write_checkpoint(first.link.snapshot() if first is not None else {})
@@ -251,5 +267,6 @@ class Learner:
             wall_s=link.since_first_actor_s(),
             actors=link.num_actors(),
         )
-        self._first.run.append_metrics(record)
+        link.hand_over([self._first.run.append_metrics(record)])
         self._first.exporter.record(record)
+        self._first.sampler.offer(batch.groups, self._version)

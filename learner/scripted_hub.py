@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from protocol.messages import (
     Inspect,
     LedgerState,
     Pull,
+    Records,
     Settle,
     Snapshot,
     Status,
@@ -56,6 +58,8 @@ class ScriptedHub:
         """What the learner asked for, in order: ("pull", "1.0"), ("commit", "1.1"), ..."""
         self.manifests: list[WeightManifest] = []
         """What it published."""
+        self.records: list[dict[str, Any]] = []
+        """The step records that it handed over."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-hub", daemon=True)
         self._thread.start()
@@ -86,6 +90,8 @@ class ScriptedHub:
                 if message.version != self._version:
                     raise RefusedError("bad_version", f"settled {message.version}, committed {self._version}")
                 self.events.append(("settle", str(message.version)))
+            case Records():
+                self.records += message.records
             case Inspect():
                 return self._status()
             case Hello() | Heartbeat():

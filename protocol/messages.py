@@ -19,6 +19,8 @@ PROTOCOL_VERSION = 1
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+MAX_NOTE = 400
+NoteText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NOTE)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -61,6 +63,17 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 class Inspect(Message, frozen=True, kw_only=True):
     """Anyone to hub. Answer: Status."""
 
+    records_after: Count | None = None
+    """Send the step records after the first so many, as `Status.num_records` counted them in the answer before;
+    0 asks for all that the hub keeps, None for none."""
+
+
+class Note(Message, frozen=True, kw_only=True):
+    """Launcher to hub: something happened that those who watch the run should read, such as an actor that died.
+    Answer: Acknowledge."""
+
+    text: NoteText
+
 
 # --- how many actors --------------------------------------------------------------------------------
 
@@ -97,7 +110,7 @@ class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervise(Message, frozen=True, kw_only=True):
-    """Launcher to hub, about twice a second. Answer: Status, whose `order` the launcher follows."""
+    """Launcher to hub, about twice a second. Answer: Acknowledge. It follows the `order` of the hub's Status."""
 
     fleet: FleetStatus
 
@@ -204,6 +217,13 @@ class Commit(Message, frozen=True, kw_only=True):
 
     batch_id: Name
     version: PolicyVersion
+
+
+class Records(Message, frozen=True, kw_only=True):
+    """Learner to hub: lines of its metrics.jsonl, oldest first, for those who watch the run from where that file is
+    not; after a resume the lines of before. Answer: Acknowledge, or Refuse("bad_record")."""
+
+    records: list[dict[str, Any]]
 
 
 class Snapshot(Message, frozen=True, kw_only=True):
@@ -316,6 +336,33 @@ class ClientStatus(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     metrics_address: str = ""
     """HOST:PORT at which it serves its metrics; empty if it serves none."""
+    since_s: float = 0.0
+    """Seconds since it began to wait for this; or, when it waits for nothing, since it last waited."""
+    host: str = ""
+
+
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What does not change while a run goes on."""
+
+    name: str
+    model: str
+    mode: str
+    """Schedule mode."""
+    total_steps: Count
+    max_staleness: Count
+    batch_groups: Count
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened at the hub, or `count` times the same thing within a short time."""
+
+    number: Count
+    """Grows with each line; a line whose count has grown keeps its number."""
+    time_s: float
+    """Seconds since 1970, of the last time that it happened."""
+    text: str
+    count: Count = 1
+    is_warning: bool = False
 
 
 class Status(Message, frozen=True, kw_only=True):
@@ -341,12 +388,26 @@ class Status(Message, frozen=True, kw_only=True):
     """None before anybody asked for another number of actors."""
     metrics_address: str = ""
     """HOST:PORT at which the hub serves its own metrics; empty if it serves none."""
+    run: RunFacts | None = None
+    uptime_s: float = 0.0
+    """Seconds since the hub began."""
+    idle_s: float = 0.0
+    """Seconds since anything changed in the ledger."""
+    since_commit_s: float | None = None
+    """Seconds since the last optimizer step was committed; None before the first of this hub."""
+    log: list[LogLine] = []
+    """What happened lately, oldest first."""
+    records: list[dict[str, Any]] = []
+    """Step records that Inspect asked for, oldest first: as many of the newest as the hub keeps."""
+    num_records: Count = 0
+    """Step records that the hub has been given; the last of `records` was number `num_records`."""
 
 
 REQUESTS = (
     Hello
     | Heartbeat
     | Inspect
+    | Note
     | Supervise
     | Scale
     | Lease
@@ -355,6 +416,7 @@ REQUESTS = (
     | Goodbye
     | Pull
     | Commit
+    | Records
     | Snapshot
     | Settle
     | Fetch

@@ -89,11 +89,36 @@ def scale_actors(
 
 
 @app.command()
-def report(run: RunName, runs: RunsFolder = Path("runs")) -> None:
-    """Write report.html and the plots of a run."""
+def top(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="A run's name, its folder, or its hub as tcp://HOST:PORT; left out, the one that goes on."),
+    ] = None,
+    runs: RunsFolder = Path("runs"),
+    once: Annotated[bool, typer.Option("--once", help="Show one frame, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line at each refresh; with --once one document.")
+    ] = False,
+    refresh_s: Annotated[
+        float, typer.Option("--refresh", metavar="SECONDS", min=0.1, max=3600, help="Time between two refreshes.")
+    ] = 1.0,
+) -> None:
+    """Watch a run: its parts, reward, lag, rates, waits and ledger. In a pipe, one line at each refresh."""
+    from rapid.top import top as watch
+
+    watch(run, runs, once=once, as_json=as_json, refresh_s=refresh_s)
+
+
+@app.command()
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="The run's name, or its folder; or several.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the page goes.")] = None,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Write report.html and the plots of a run, or compare several runs on one page."""
     from rapid.inspection import write_report
 
-    print(write_report(run, runs))
+    print(write_report(names, runs, out))
 
 
 @app.command()

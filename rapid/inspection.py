@@ -37,14 +37,35 @@ def read_ledger(run: RunDirectory) -> dict[str, Any] | None:
         raise UsageError(str(error)) from None
 
 
-def write_report(run: str, runs: Path) -> str:
-    """Write the report and the plots; returns what to tell the user."""
+def write_report(names: list[str], runs: Path, out: Path | None = None) -> str:
+    """Write the report of one run and its plots, or of several beside each other; returns what to tell the user.
+
+    Args:
+        names: of the runs, or their folders.
+        runs: folder that holds the runs.
+        out: where the page goes. None takes report.html in the run's folder, of several compare.html in the first's.
+    """
+    from telemetry.plots import write_plots
+    from telemetry.report import load_run
     from telemetry.report import write_report as write
 
-    folder = open_run(run, runs)
-    if not folder.read_metrics():
-        raise UsageError(f"run {folder.name!r} has no optimizer step yet: {folder.metrics_path} is empty or missing")
-    return f"wrote {write(folder, ledger_status(folder))} and {folder.plots}"
+    folders = [open_run(name, runs) for name in names]
+    for folder in folders:
+        if not folder.read_metrics():
+            raise UsageError(
+                f"run {folder.name!r} has no optimizer step yet: {folder.metrics_path} is empty or missing"
+            )
+    data = [load_run(folder, ledger_status(folder)) for folder in folders]
+    first = folders[0]
+    path = out or (first.report_path if len(folders) == 1 else first.path / "compare.html")
+    try:
+        write(data, path)
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror}; name a file in a folder that exists") from None
+    if len(folders) > 1:
+        return f"wrote {path}"
+    write_plots(first, max_staleness=data[0].bound)
+    return f"wrote {path} and {first.plots}"
 
 
 def ledger_status(folder: RunDirectory) -> dict[str, Any] | None:

@@ -20,6 +20,23 @@ _ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
+class FoundRun:
+    """A run, whether it goes on or not."""
+
+    name: str
+    address: str | None
+    """The hub's, where it was given; otherwise the folder tells it."""
+    folder: RunDirectory | None
+    """None where only the hub's address is known: the run's files may lie on another machine."""
+
+    def current_address(self) -> str | None:
+        """Where the hub listens now; None while there is none. A killed launcher leaves an address behind."""
+        if self.folder is None:
+            return self.address
+        return self.folder.hub_address() if self.folder.is_in_use() else None
+
+
+@dataclass(frozen=True)
 class RunningRun:
     """A run that goes on. Close its client."""
 
@@ -44,33 +61,44 @@ class RunningRun:
             ) from None
 
 
-def reach(run: str | None, runs: Path) -> RunningRun:
-    """Connect to the hub of a run.
+def find(run: str | None, runs: Path) -> FoundRun:
+    """The run that a command means, which may be over.
 
     Args:
         run: a name, a folder or "tcp://HOST:PORT"; None means the one run under `runs` that goes on.
         runs: folder that holds the runs.
 
     Raises:
-        UsageError: there is no such run, it is over, or None is ambiguous.
+        UsageError: there is no such run, or None is ambiguous.
     """
     if run is not None and "://" in run:
-        return RunningRun(run, _connect(run), None)
+        return FoundRun(run, run, None)
     folder = _only_running(runs) if run is None else open_run(run, runs)
-    address = folder.hub_address()
+    return FoundRun(folder.name, None, folder)
+
+
+def reach(run: str | None, runs: Path) -> RunningRun:
+    """Connect to the hub of a run; arguments as of `find`.
+
+    Raises:
+        UsageError: there is no such run, it is over, or None is ambiguous.
+    """
+    found = find(run, runs)
+    address = found.current_address()
     if address is None:
         raise UsageError(
-            f"run {folder.name!r} does not go on: expected {folder.path / 'hub.json'}, which a run writes when it "
-            "starts; start it anew with --resume, or name another run"
+            f"run {found.name!r} does not go on: expected a `rapid train` at work in {runs / found.name}, whose "
+            "hub.json says where to reach it; start it anew with --resume, or name another run"
         )
-    return RunningRun(folder.name, _connect(address), folder)
+    return RunningRun(found.name, connect(address), found.folder)
 
 
-def _connect(address: str) -> BlockingClient:
+def connect(address: str) -> BlockingClient:
+    """A client of the hub at this address, whether it answers or not. Raises UsageError for what is no address."""
     try:
         return BlockingClient(address)
     except AddressError as error:
-        raise UsageError(f"{error}: expected tcp://HOST:PORT of a run's hub") from None
+        raise UsageError(f"{error}, of a run's hub") from None
 
 
 def _only_running(runs: Path) -> RunDirectory:
@@ -80,7 +108,7 @@ def _only_running(runs: Path) -> RunDirectory:
             folder = RunDirectory.open(path)
         except RunDirectoryError:
             continue
-        if folder.hub_address() is not None:
+        if folder.is_in_use():
             found.append(folder)
     if len(found) == 1:
         return found[0]

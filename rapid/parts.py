@@ -30,7 +30,7 @@ def own_address(on_cluster: bool) -> str:
 
 def _begin_logging(name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)  # on another node of a cluster it is not there yet
-    setup_logging(name, run_dir, telemetry.log_level)
+    setup_logging(name, run_dir, telemetry.log_level, telemetry.log_format)
 
 
 def _model_here(path: Path, name: str) -> Path:
@@ -61,6 +61,7 @@ class HubPart:
         seed: int,
         host: str | None,
         state: dict[str, object] | None,
+        model: str,
     ) -> str:
         """Listen; returns the address that the other parts connect to. `host` None takes the node's own."""
         from buffer.service import Hub
@@ -80,6 +81,7 @@ class HubPart:
             address=address,
             state=state,
             run_dir=self._run_dir,
+            model=model,
             exporter=self._exporter,
         )
         return self._hub.address

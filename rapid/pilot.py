@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages import FleetStatus, ScaleOrder
+from protocol.blocking import BlockingClient
+from protocol.messages import FleetStatus, ScaleOrder, Supervise
 from rapid.scaling import Scaler
 from rapid.supervisor import Supervisor
 from telemetry.advisor import Advice, advise
@@ -16,19 +17,23 @@ from telemetry.record import Record
 
 
 class Pilot:
-    """For the launcher's loop: `account`, tell the hub, `steer` by its answer."""
+    """For the launcher's loop: `account`, ask the hub for its status, `steer` by that."""
 
-    def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: Supervisor, client: BlockingClient, tell: Callable[[str], None]) -> None:
         config = supervisor.plan.config
+        self._client = client
         self._fleet, self._tell, self._mode = supervisor.fleet, tell, config.schedule.mode.value
         self._scaler = Scaler(config.actors, time.monotonic())
         self._advice = Advice(None, "")
 
     def account(self, records: Sequence[Record], status: dict[str, Any] | None) -> FleetStatus:
-        """The actors there are and what is advised, by the records so far and the hub's last status."""
+        """Tell the hub of the actors there are and of what is advised, by the records so far and its last status."""
         self._advice = advise(records, status["clients"] if status else [], self._mode)
         scaler, advice = self._scaler, self._advice
-        return self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
+        fleet = self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
+        # Whether it is heard shows in the next status.
+        self._client.submit(Supervise(fleet=fleet))
+        return fleet
 
     def steer(self, status: dict[str, Any] | None) -> None:
         """Start or dismiss actors as the hub's newest order, the rates or the cluster's room say."""

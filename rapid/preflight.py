@@ -18,9 +18,10 @@ from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, prepare_model
 from tasks import Task, TaskError, build_task, validate
-from telemetry.errors import RunDirectoryError
-from telemetry.exporter import port_of
+from telemetry.errors import RunDirectoryError, TrackerError
+from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
+from telemetry.trackers import check_trackers
 
 _MEASURE_S = 10.0
 
@@ -87,6 +88,7 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     config = _with_absolute_paths(config)
     name, run_dir = check_run(config, recipe, resume=resume)
     check_ports(config)
+    check_tracker_packages(config)
     check_transport(config)
     task = load_task(config)
     model_dir = load_model(config)
@@ -115,6 +117,7 @@ def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
     """
     check_run(_with_absolute_paths(config), recipe, resume=resume)
     check_ports(config)
+    check_tracker_packages(config)
     try:
         return [*validate(config.task), *check_model(config.model.path)]
     except (TaskError, ModelError) as error:
@@ -174,11 +177,17 @@ def check_ports(config: RapidConfig) -> None:
     """Raises UsageError when a port that the configuration names is taken on this machine."""
     _check_free("buffer.port =", config.buffer.port)
     if config.telemetry.exporter and config.telemetry.port:
-        parts = [("hub", 0), ("learner", 0), ("launcher", 0)]
-        parts += [("actor", index) for index in range(config.actors.count)]
-        for part, index in parts:
-            port = port_of(config.telemetry.port, part, index)
-            _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-{index} the port", port)
+        for part in ("hub", "learner", "launcher"):
+            port = ports_of(config.telemetry.port, part, 0)[0]
+            _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-0 the port", port)
+
+
+def check_tracker_packages(config: RapidConfig) -> None:
+    """Raises UsageError when a tracker is asked for that cannot be used here."""
+    try:
+        check_trackers(config.telemetry.trackers)
+    except TrackerError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check_free(what: str, port: int) -> None:

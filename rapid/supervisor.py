@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -103,6 +104,7 @@ class Supervisor:
             seed=config.run.seed,
             host=self._host(),
             state=resume.ledger if resume else None,
+            model=Path(config.model.path).name,
         )
         self.hub_address = self._wait_for(start, "the hub")
         self._hub_task = self._hub.run.remote()

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from actors.snapshots import remove_orphans
-from protocol.blocking import BlockingClient
-from protocol.errors import ProtocolError
-from protocol.messages import FleetStatus, Supervise
 from rapid.cluster import connect_ray
+from rapid.environment import write_environment
 from rapid.errors import RunFailedError
 from rapid.inspection import ledger_status
-from rapid.launcher_gauges import LauncherGauges
-from rapid.pilot import Pilot
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
+from rapid.watch import Teller, Watch
 from telemetry.logs import setup_logging
 from telemetry.plots import write_plots
+from telemetry.record import Record
 from telemetry.run_dir import RunDirectory, locked
 from telemetry.summary import end_summary
 from telemetry.targets import Targets
+from telemetry.trackers import Trackers
 from telemetry.view import LiveView
-
-log = logging.getLogger(__name__)
-
-_POLL_S = 0.5
-_STATUS_TIMEOUT_S = 5.0
 
 
 class _Interrupts:
@@ -69,7 +59,7 @@ def train(plan: Plan, recipe: Path) -> None:
     run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
     with locked(run.path):
         try:
-            _run(plan, run)
+            seen = _run(plan, run)
         finally:
             # Of actors that were killed, and had no successor to do it.
             remove_orphans()
@@ -78,7 +68,7 @@ def train(plan: Plan, recipe: Path) -> None:
         write_plots(run, max_staleness=config.schedule.max_staleness)
     summary = end_summary(
         run,
-        records,
+        records or seen,
         max_staleness=config.schedule.max_staleness,
         status=ledger_status(run),
         recipe=str(recipe),
@@ -87,26 +77,36 @@ def train(plan: Plan, recipe: Path) -> None:
     print(summary)
 
 
-def _run(plan: Plan, run: RunDirectory) -> None:
+def _run(plan: Plan, run: RunDirectory) -> list[Record]:
+    """Returns the step records that were seen, for where metrics.jsonl lies on another machine."""
     config = plan.config
-    run.write_config(config.model_dump(mode="json"))
-    setup_logging("launcher", run.path, config.telemetry.log_level)
-    with contextlib.closing(Targets(run.path)) as targets, _view(plan, run) as view:
+    values = config.model_dump(mode="json")
+    run.write_config(values)
+    setup_logging("launcher", run.path, config.telemetry.log_level, config.telemetry.log_format)
+    with _view(plan, run) as view, contextlib.closing(Targets(run.path)) as targets:
+        tell = Teller(view)
         view.set_phase("starting Ray")
         # Ray takes the signals for itself when it starts; they are taken back afterwards.
-        with connect_ray() as on_cluster, _interrupts() as interrupts:
-            supervisor = Supervisor(plan, on_cluster, tell=partial(_tell, view))
+        with (
+            Trackers(run, values, config.telemetry, tell) as trackers,
+            connect_ray() as on_cluster,
+            _interrupts() as interrupts,
+        ):
+            write_environment(run, config, on_cluster=on_cluster)
+            supervisor = Supervisor(plan, on_cluster, tell)
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
-                with run.hub_announced(supervisor.hub_address):
-                    _watch(supervisor, run, view, interrupts, targets)
+                with Watch(supervisor, run, view, trackers, targets, tell) as watch:
+                    watch.until_done(lambda: interrupts.count > 0)
+                    seen = watch.records
                 view.set_phase("ending: actors hand back their leases")
             except RunFailedError:
                 supervisor.keep_progress()
                 raise
             finally:
                 supervisor.end()
+    return seen
 
 
 def _view(plan: Plan, run: RunDirectory) -> LiveView:
@@ -119,76 +119,3 @@ def _view(plan: Plan, run: RunDirectory) -> LiveView:
         max_staleness=config.schedule.max_staleness,
         config=config.telemetry,
     )
-
-
-def _tell(view: LiveView, event: str) -> None:
-    log.warning(event)
-    view.note(event)
-
-
-def _watch(
-    supervisor: Supervisor, run: RunDirectory, view: LiveView, interrupts: _Interrupts, targets: Targets
-) -> None:
-    """Show the run, and have as many actors as are wanted, until the learner is done."""
-    tell = partial(_tell, view)
-    client = BlockingClient(supervisor.hub_address)
-    exporter = LauncherGauges(supervisor.plan.config.telemetry.facing(supervisor.hub_address), run)
-    pilot, losses, status = Pilot(supervisor, tell), _Losses(tell), None
-    is_stopping = False
-    try:
-        while not supervisor.poll(_POLL_S):
-            if interrupts.count and not is_stopping:
-                is_stopping = True
-                supervisor.stop()
-                tell("stopping after this step, with a checkpoint; interrupt again to stop at once")
-            fleet = pilot.account(run.read_metrics(), status)
-            status = _supervise(client, fleet) or status
-            exporter.update(fleet, supervisor.fleet.restarted)
-            if not is_stopping:
-                pilot.steer(status)
-            losses.look(status)
-            targets.look(status)
-            view.set_phase(_phase(status))
-            view.update(run.read_metrics(), status)
-        status = _supervise(client, pilot.account(run.read_metrics(), status)) or status
-        view.update(run.read_metrics(), status)
-    finally:
-        client.close()
-        exporter.close()
-
-
-class _Losses:
-    """Tells of groups that failed and prompts that were given up: of the first, and then whenever they have doubled."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._told: dict[str, int] = {}
-
-    def look(self, status: dict[str, Any] | None) -> None:
-        """At the hub's newest status."""
-        events = status["events"] if status else {}
-        self._count("groups_failed", events, "groups failed and are tried again or given up")
-        self._count("dead_letters", events, "prompts were given up after too many attempts (dead letters)")
-
-    def _count(self, event: str, events: dict[str, int], what: str) -> None:
-        count = events.get(event, 0)
-        if count and count >= 2 * self._told.get(event, 0):
-            self._told[event] = count
-            self._tell(f"{count} {what}; the reasons are in the actors' logs")
-
-
-def _phase(status: dict[str, Any] | None) -> str:
-    """What goes on before the first step."""
-    clients = status["clients"] if status else []
-    if any(client["role"] == "actor" and client["version"] is not None for client in clients):
-        return "generating the first groups"
-    return "loading the engines and the learner"
-
-
-def _supervise(client: BlockingClient, fleet: FleetStatus) -> dict[str, Any] | None:
-    """Tell the hub of the actors; its status as plain data, None if it did not answer in time."""
-    try:
-        return msgspec.to_builtins(client.request(Supervise(fleet=fleet), _STATUS_TIMEOUT_S))
-    except ProtocolError as error:
-        log.warning("the hub does not answer: %s", error)
-        return None

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Makes the virtual environment. Called by make with DEVICE (cpu or gpu), VENV and perhaps TORCH_INDEX.
+# Makes the virtual environment. Called by make with DEVICE (cpu or gpu), VENV and perhaps TORCH_INDEX. PROJECT is the folder
+# of Rapid itself; empty leaves it out, for an image that has it in a layer of its own.
 set -eu
 
+PROJECT=${PROJECT-.}
 NEEDED_MB=6000
 [ "$DEVICE" = gpu ] && NEEDED_MB=14000
 requirements="requirements/$DEVICE.txt"
@@ -55,5 +57,6 @@ fi
 # would take CUDA builds, and importing transformers would fail. The file pins everything that is needed.
 say "installing $(grep -c == "$requirements") pinned packages (3.5 GB, about two minutes)"
 $pip -r "$requirements" 2>"$VENV/pip.log" || { tail -n 5 "$VENV/pip.log" >&2; fail "pip failed; the whole log is in $VENV/pip.log"; }
-$pip --no-build-isolation --editable . 2>"$VENV/pip.log" || { tail -n 5 "$VENV/pip.log" >&2; fail "installing Rapid itself failed"; }
+[ -z "$PROJECT" ] || $pip --no-build-isolation --editable "$PROJECT" 2>"$VENV/pip.log" ||
+    { tail -n 5 "$VENV/pip.log" >&2; fail "installing Rapid itself failed"; }
 say "ready"

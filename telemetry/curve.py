@@ -15,6 +15,10 @@ Values = Sequence[float | None]
 
 def smooth(values: Values, window: int = 5) -> list[float | None]:
     """Trailing mean of up to `window` values; None where none of them is known."""
+    if None not in values:
+        # The same without a look at each value: a long run is drawn anew every second.
+        known: Sequence[float] = values  # type: ignore[assignment]
+        return [sum(known[max(0, end - window) : end]) / min(end, window) for end in range(1, len(known) + 1)]
     return [_mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
 
 
@@ -75,7 +79,8 @@ def nice_limits(values: Values) -> tuple[float, float]:
     """Limits of an axis for these values: 0 belongs to it, and its ends are round."""
     known = [value for value in values if value is not None]
     low, high = min([0.0, *known]), max([0.0, *known])
-    if low == high:
+    # Powers of ten end above the smallest numbers there are.
+    if high - low < 1e-300:
         return low, low + 1.0
     step = 10.0 ** math.floor(math.log10(high - low))
     if (high - low) / step < 4:

@@ -3,7 +3,8 @@
 TelemetryError
 ├── RunDirectoryError     a run's folder that exists already, is missing, or is not one
 ├── RecordError           a line of metrics.jsonl that breaks the contract: our own misuse
-└── ExporterError         a metrics port that cannot be bound, or a metric that is not the catalogue's
+├── ExporterError         a metrics port that cannot be bound, or a metric that is not the catalogue's
+└── TrackerError          a tracker whose package or login is missing
 """
 
 
@@ -21,3 +22,7 @@ class RecordError(TelemetryError):
 
 class ExporterError(TelemetryError):
     """A metrics port is taken, or a metric is used against its declaration."""
+
+
+class TrackerError(TelemetryError):
+    """An experiment tracker that cannot be used: its package or its login is missing."""

@@ -1,7 +1,8 @@
-"""Serves one process's metrics to Prometheus, over HTTP on loopback."""
+"""Serves one process's metrics to Prometheus, over HTTP: on loopback, unless the configuration says otherwise."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from telemetry.errors import ExporterError
 from telemetry.metric import Kind, Metric
 from telemetry.targets import announce, split_process
 
+_ACTOR_PORT, _ACTOR_PORTS = 100, 100
 _Instrument = Gauge | Counter | Histogram
 _CLASSES: dict[Kind, type[_Instrument]] = {Kind.GAUGE: Gauge, Kind.COUNTER: Counter, Kind.HISTOGRAM: Histogram}
 
@@ -46,17 +48,25 @@ class Exporter:
         for metric in METRICS.values():
             if metric.part == self.part:
                 self._instruments[metric.name] = _build(metric, registry)
-        port, host = port_of(config.port, self.part, self._index), LOOPBACK if config.host == "auto" else config.host
-        try:
-            self._server, _ = start_http_server(port, host, registry)
-        except OSError as error:
-            raise ExporterError(
-                f"cannot serve the metrics of {self.process} on {host}:{port}: {error.strerror}; "
-                "set telemetry.port to a free one, or to 0 for any"
-            ) from error
+        host = LOOPBACK if config.host == "auto" else config.host
+        self._server = self._listen(host, ports_of(config.port, self.part, self._index), registry)
         self.address = f"{f'[{host}]' if ':' in host else host}:{self._server.server_port}"
         if run_dir is not None:
             self._sd_path = announce(run_dir, self.process, self.address)
+
+    def _listen(self, host: str, ports: range, registry: CollectorRegistry) -> Any:
+        for port in ports:
+            try:
+                return start_http_server(port, host, registry)[0]
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                    continue
+                where = f"{port}" if len(ports) == 1 else f"{ports[0]} to {port}"
+                raise ExporterError(
+                    f"cannot serve the metrics of {self.process} on {host}:{where}: {error.strerror}; "
+                    "set telemetry.port to a free one, or to 0 for any"
+                ) from error
+        raise AssertionError("ports_of names at least one")
 
     def set(self, metric: Metric, value: float | None, **labels: str) -> None:
         """Set a gauge; None, which a record has where there is nothing to measure, leaves it as it is."""
@@ -131,9 +141,18 @@ def _split_process(process: str) -> tuple[str, int]:
         raise ExporterError(f"exporter: {error}") from None
 
 
-def port_of(base: int, part: str, index: int) -> int:
-    """Where a part serves its metrics when `telemetry.port` is `base`; 0 means any free port."""
-    return base and base + {"hub": 0, "learner": 1, "launcher": 2, "actor": 100}[part] + index
+def ports_of(base: int, part: str, index: int) -> range:
+    """Where a part may serve its metrics when `telemetry.port` is `base`, best first; 0 means any free port.
+
+    An actor takes the first that is free: alone on its node it has the same port whatever its number, so that a
+    monitor that finds nodes by itself knows it.
+    """
+    if base == 0:
+        return range(1)
+    if part == "actor":
+        return range(base + _ACTOR_PORT, base + _ACTOR_PORT + _ACTOR_PORTS)
+    port = base + {"hub": 0, "learner": 1, "launcher": 2}[part] + index
+    return range(port, port + 1)
 
 
 def _build(metric: Metric, registry: CollectorRegistry) -> _Instrument:

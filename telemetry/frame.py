@@ -1,280 +1,257 @@
-"""Draws one frame of the terminal view. Pure: a ViewState in, something that rich prints out."""
+"""Draws one frame of the terminal view, for `rapid train` and `rapid top`. Pure: a ViewState in, lines of text out.
+
+80 columns                                WIDE columns
+    progress                                  progress
+    reward          | lag histogram           reward                        | lag histogram
+    figures                                   figures                       | ledger, waits, advice
+    ledger, waits, advice                     hub, learner, actors
+    hub, learner, actors                      what happened last
+    what happened last
+"""
 
 from __future__ import annotations
 
-from rich import box
-from rich.cells import cell_len
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from telemetry.catalogue import ACTOR_TOKEN_RATE
-from telemetry.curve import braille_curve, nice_limits, smooth, sparkline
-from telemetry.summary import WINDOW, compute_figures, format_duration, format_number
-from telemetry.view_state import ClientLine, ViewState
+from telemetry.controls import Controls
+from telemetry.curve import nice_limits, sparkline
+from telemetry.parts import clean
+from telemetry.parts_table import table_lines
+from telemetry.pieces import LABEL, beside, fit
+from telemetry.summary import format_duration, format_number
+from telemetry.view_state import ViewState
+from telemetry.widgets import (
+    LAG_NAME,
+    advice_lines,
+    figure_lines,
+    happening_lines,
+    lag_head,
+    lag_rows,
+    ledger_lines,
+    progress_line,
+    reward_head,
+    reward_rows,
+    wait_lines,
+)
 
-WIDE = 108
-"""Columns from which two blocks stand side by side."""
+WIDE = 116
+"""Columns from which the ledger stands beside the figures."""
 MIN_WIDTH = 60
-_LABEL = 11
-_AXIS = 7
-_MAX_CLIENTS = 6
-_MAX_EVENTS = 4
-_MIN_ROWS, _MAX_ROWS = 3, 8
-_FRAME_LINES = 5
-"""Lines of the border, of the step, below it, and of the reward's figures."""
-_LEFT_WIDTH = 64
-_STYLES = {
-    "ready": "bright_black",
-    "leased": "cyan",
-    "buffered": "blue",
-    "pulled": "yellow",
-    "trained": "bright_green",
-    "settled": "green",
-    "filtered": "magenta",
-    "dropped": "red",
-    "dead_letter": "bright_red",
-}
+"""The narrowest frame; a narrower terminal shows its left part."""
+_LAG_WIDTH = 31
+_LAG_ROWS = 4
+_SIDE_WIDTH = 44
+_KEYS = ("↑↓ scroll", "r reverse", "s sort", "p pause", "q quit", "? help")
+"""The last ones are shown also where there is little room."""
+_HELP = """
+q          quit; so does Ctrl-C
+p, space   pause: the frame stands still while the run goes on
+s          sort the actors by name, tokens/s, steps behind, waiting time
+r          reverse that order
+↑ ↓ k j    scroll the actors by one; PgUp, PgDn by a page; Home, End
+?          this help; any key leaves it
+
+●  works    ○  waits, for what stands beside it    ✗  silent for over 15 s
+
+reward     of all groups that came in, smoothed over 5 steps
+lag        optimizer steps between the weights that generated a token and
+           those that it trained; in the buffer, to the next batch
+behind     optimizer steps between an actor's weights and the learner's
+ledger     every prompt opened is in exactly one state, or the sum says so
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Lines of equal width, and how many actors are among them."""
+
+    lines: list[Text]
+    num_actors: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Lines that the parts of variable height may take."""
+
+    rows: int
+    """Of the reward's curve."""
+    actors: int
+    happenings: int
+    gaps: int
+    """Empty lines between sections."""
 
 
 def render(state: ViewState) -> RenderableType:
-    """The frame; it takes its width and height from the console that prints it."""
-    return _Frame(state)
+    """The frame of `rapid train`; it takes its width and height from the console that prints it."""
+    return _Renderable(state)
 
 
-class _Frame:
+class _Renderable:
     """A frame that is laid out when the console's size is known."""
 
     def __init__(self, state: ViewState) -> None:
         self._state = state
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = max(options.max_width, MIN_WIDTH)
-        inner, height = width - 4, console.size.height
-        body = _wide_body(self._state, inner, height) if width >= WIDE else _narrow_body(self._state, inner, height)
-        info = self._state.info
-        title = Text.assemble(" ", ("rapid", "bold"), (" · ", "dim"), (info.name, "bold cyan"), " ")
-        subtitle = Text(f" {info.mode} · {info.model} ", style="dim")
-        yield Panel(
-            Group(_progress_line(self._state, inner), Text(), *body),
-            box=box.ROUNDED,
-            border_style="yellow" if self._state.is_stalled else "bright_black",
-            title=title,
-            title_align="left",
-            subtitle=subtitle,
-            subtitle_align="right",
-            width=width,
-        )
+        yield Group(*draw(self._state, options.max_width, console.size.height).lines)
 
 
-def _narrow_body(state: ViewState, width: int, height: int) -> list[Text]:
-    sections = [
-        _figure_lines(state, width),
-        _ledger_lines(state, width),
-        _client_lines(state, width),
-        _event_lines(state, width),
+def draw(state: ViewState, width: int, height: int | None, controls: Controls | None = None) -> Frame:
+    """A frame no wider than `width` columns and no higher than `height` lines (None: as high as it gets).
+
+    `controls` are those of `rapid top`; without them no keys are shown.
+    """
+    outer = max(width, MIN_WIDTH)
+    inner = outer - 4
+    num_actors = 0
+    if controls is not None and controls.shows_help:
+        body = [Text(line) for line in _HELP.strip().splitlines()]
+    else:
+        body, num_actors = _body(state, inner, height, controls)
+    body = body if height is None else body[: max(height - 2, 0)]
+    style = "red" if state.silent_s else "yellow" if state.is_stalled else "bright_black"
+    lines = [
+        _edge("╭", "╮", _title(state), _condition(state, controls), outer, style),
+        *(Text.assemble(("│ ", style), fit(line, inner), (" │", style)) for line in body),
+        _edge("╰", "╯", _keys(outer) if controls is not None else Text(), Text(), outer, style),
     ]
-    spare = height - _FRAME_LINES - _MIN_ROWS - sum(len(lines) for lines in sections)
-    below = _join(sections, is_spaced=spare >= len(sections))
-    rows = min(max(height - _FRAME_LINES - len(below) - 1, _MIN_ROWS), _MAX_ROWS)
-    return [*_reward_block(state, width, rows), *([Text()] if spare >= len(sections) else []), *below]
+    lines = [_cropped(line, width) for line in lines]
+    return Frame(lines if height is None else lines[: max(height, 1)], num_actors)
 
 
-def _wide_body(state: ViewState, width: int, height: int) -> list[RenderableType]:
-    left = max(width * 11 // 20, _LEFT_WIDTH)
-    right = width - left - 3
-    side = _join([_ledger_lines(state, right), _client_lines(state, right), _event_lines(state, right)])
-    figures = _figure_lines(state, left)
-    wanted, room = len(side) - len(figures) - 2, height - _FRAME_LINES - len(figures) - 2
-    rows = max(min(max(wanted, _MAX_ROWS), room), _MIN_ROWS)
-    grid = Table.grid(padding=(0, 3, 0, 0))
-    grid.add_column(width=left)
-    grid.add_column(width=right)
-    grid.add_row(Group(*_reward_block(state, left, rows), Text(), *figures), Group(*side))
-    return [grid]
+def _cropped(line: Text, width: int) -> Text:
+    line.truncate(max(width, 1), overflow="crop")
+    return line
 
 
-def _join(sections: list[list[Text]], *, is_spaced: bool = True) -> list[Text]:
-    """The lines of all sections that have any, with an empty line between two."""
+def _title(state: ViewState) -> Text:
+    info = state.info
+    return Text.assemble(
+        ("rapid", "bold"),
+        (" · ", "dim"),
+        (clean(info.name), "bold cyan"),
+        (f" · {clean(info.mode)} · {clean(info.model)}", "dim"),
+    )
+
+
+def _keys(width: int) -> Text:
+    """As many of the keys as fit."""
+    shown = [key for number, key in enumerate(_KEYS) if sum(len(one) + 2 for one in _KEYS[number:]) < width - 8]
+    return Text("  ".join(shown), style="dim")
+
+
+def _condition(state: ViewState, controls: Controls | None) -> Text:
+    """What must be known to read the frame."""
+    if state.is_over:
+        return Text("over", style="bold")
+    if state.silent_s:
+        return Text(f"no answer for {format_duration(state.silent_s)}", style="bold red")
+    if controls is not None and controls.is_paused:
+        return Text("paused", style="bold yellow")
+    return Text()
+
+
+def _edge(left: str, right: str, begin: Text, end: Text, width: int, style: str) -> Text:
+    """A line of the border with a text near each end, if there is one."""
+    begin = fit(begin, min(begin.cell_len, width - 8 - (end.cell_len + 4 if end else 0)))
+    first = Text.assemble((f"{left}─ " if begin else f"{left}─", style), begin, " " if begin else "")
+    last = Text.assemble(" " if end else "", end, (f" ─{right}" if end else f"─{right}", style))
+    return Text.assemble(first, ("─" * (width - first.cell_len - last.cell_len), style), last)
+
+
+def _body(state: ViewState, width: int, height: int | None, controls: Controls | None) -> tuple[list[Text], int]:
+    is_wide = width + 4 >= WIDE
+    side_width = max(_SIDE_WIDTH, width * 2 // 5) if is_wide else width
+    left_width = width - side_width - 3 if is_wide else width
+    progress, figures = progress_line(state, width), figure_lines(state, left_width)
+    books = [*ledger_lines(state, side_width), *wait_lines(state, side_width), *advice_lines(state, side_width)]
+    side = [*_lag_block(state, side_width), *books] if is_wide else []
+    has_parts = bool(state.parts)
+    table_head, _ = table_lines(state, width, 0, controls) if has_parts else ([], 0)
+    # Beside each other, what the shorter column lacks of the longer one costs nothing.
+    free_rows = max(len(side) - 1 - len(figures), 0) if state.records else 0
+    fixed = 2 + len(figures) + (free_rows if is_wide else len(books)) + len(table_head)
+    room = _allot(state, None if height is None else height - 2 - fixed, free_rows)
+    table, num_shown = table_lines(state, width, room.actors, controls) if has_parts else ([], 0)
+    happenings = happening_lines(state, width, room.happenings)
+    if is_wide:
+        reward = [reward_head(state, left_width), *reward_rows(state, left_width, room.rows)]
+        sections = [[progress], beside([*reward, *figures], side, left_width), table, happenings]
+    else:
+        sections = [[progress], _reward_beside_lag(state, width, room.rows), figures, books, table, happenings]
+    return _join(sections, room.gaps), num_shown
+
+
+def _allot(state: ViewState, room: int | None, free_rows: int) -> _Room:
+    """Shares out the lines that are left to what can use them, in turns: something of everything comes first."""
+    num_actors, num_happenings = len(state.actors), len(state.happenings)
+    if room is None:
+        return _Room(max(8, free_rows), num_actors, min(num_happenings, 10), gaps=5)
+    demands = [
+        ("rows", 3),
+        ("actors", 2),
+        ("happenings", 2),
+        ("actors", 4),
+        ("happenings", 3),
+        ("rows", 5),
+        ("gaps", 5),
+        ("rows", 8),
+        ("actors", num_actors),
+        ("happenings", 8),
+        ("rows", 10),
+    ]
+    limits = {"actors": num_actors, "happenings": num_happenings, "rows": 10 if state.records else 0}
+    got = Counter(rows=free_rows)
+    for what, wish in demands:
+        more = max(min(wish, limits.get(what, wish)) - got[what], 0)
+        given = min(more, max(room, 0))
+        if what == "gaps" and given < more:
+            continue
+        got[what] += given
+        room -= given
+    return _Room(got["rows"], got["actors"], got["happenings"], got["gaps"])
+
+
+def _reward_beside_lag(state: ViewState, width: int, rows: int) -> list[Text]:
+    if not state.records:
+        return [reward_head(state, width)]
+    left_width = width - _LAG_WIDTH - 3
+    left = [reward_head(state, left_width), *reward_rows(state, left_width, rows)]
+    right = [lag_head("lag", _LAG_WIDTH), *lag_rows(state, _LAG_WIDTH, rows)] if rows else []
+    return beside(left, right, left_width)
+
+
+def _lag_block(state: ViewState, width: int) -> list[Text]:
+    """The lag histogram as a section of its own, under the labels of the other sections."""
+    if not state.records:
+        return []
+    # The names of the lags stand where the other sections have their labels.
+    indent = Text(" " * (LABEL - LAG_NAME - 2))
+    room = width - indent.cell_len
+    rows = [lag_head("", room), *lag_rows(state, room, _LAG_ROWS)]
+    lines = [indent.copy().append_text(row) for row in rows]
+    lines[0] = Text.assemble(("lag", "bold"), lines[0][3:])
+    return lines
+
+
+def _join(sections: Iterable[list[Text]], gaps: int) -> list[Text]:
+    """The lines of all sections that have any, with an empty line between two where there is room."""
     lines: list[Text] = []
     for section in sections:
-        lines += [Text()] if lines and section and is_spaced else []
+        lines += [Text()] if lines and section and gaps else []
         lines += section
     return lines
 
 
-def _progress_line(state: ViewState, width: int) -> Text:
-    total = state.info.total_steps
-    head = Text.assemble(_label("step"), (f"{state.step:,}", "bold"), (f"/{total:,}  ", "dim"))
-    left = state.left_s()
-    tail = f"  {format_duration(state.run_s)}" + (f" · {format_duration(left)} left" if left is not None else "")
-    room = width - head.cell_len - cell_len(tail)
-    done = min(state.step / total, 1.0) if total else 1.0
-    full = round(room * done)
-    return Text.assemble(head, ("━" * full, "green"), ("─" * (room - full), "bright_black"), (tail, "dim"))
-
-
-def _reward_block(state: ViewState, width: int, rows: int) -> list[Text]:
-    if not state.records:
-        text = Text.assemble(_label("reward"), (state.phase, "yellow"))
-        return [text]
-    figures = compute_figures(state.records)
-    series = smooth(state.reward_series(), WINDOW)[: state.step]
-    series += [None] * (max(state.info.total_steps, state.step) - len(series))
-    low, high = nice_limits(series)
-    curve = braille_curve(series, width - _AXIS - 1, rows, low, high)
-    lines = [
-        Text.assemble(
-            _label("reward"),
-            (format_number(figures.reward_last), "bold green"),
-            (f"  from {format_number(figures.reward_first)} · best {format_number(figures.reward_best)}", ""),
-            (f"  mean of {WINDOW} steps", "dim"),
-        )
-    ]
-    for row, dots in enumerate(curve):
-        label = {0: high, rows - 1: low}.get(row)
-        axis = f"{format_number(label)} ┤" if label is not None else "│"
-        lines.append(Text.assemble((axis.rjust(_AXIS), "dim"), (dots, "green")))
-    return lines
-
-
-def _figure_lines(state: ViewState, width: int) -> list[Text]:
-    if not state.records:
-        return []
-    last, bound = state.records[-1], state.info.max_staleness
-    largest = max(record["lag_max"] for record in state.records)
-    return [
-        Text.assemble(
-            _label("lag"),
-            f"mean {format_number(last['lag_mean'])} · max {last['lag_max']}",
-            (f" · run max {largest} of {bound} allowed", "bold red" if largest > bound else "dim"),
-        ),
-        _named_values(
-            "tokens/s",
-            actors=format_number(state.generated_tokens_per_s(), 0),
-            learner=format_number(last["trained_tokens_per_s"], 0),
-            length=format_number(last["completion_tokens_mean"], 0),
-        ),
-        _named_values(
-            "off-policy",
-            ratio=format_number(last["ratio_mean"]),
-            clipped=_percent(last["clipped_fraction"]),
-            effective=_percent(last["ess_fraction"]),
-            drift=format_number(last["logprob_diff_mean"], 3),
-        ),
-        *_time_lines(state, width),
-    ]
-
-
-def _named_values(label: str, **values: str) -> Text:
-    text = _label(label)
-    for name, value in values.items():
-        text.append(f"{name} ", style="dim").append(f"{value}  ")
-    return text
-
-
-def _time_lines(state: ViewState, width: int) -> list[Text]:
-    shares = state.time_shares()
-    if shares is None:
-        return []
-    styles = {"wait": "yellow", "train": "green", "publish": "cyan"}
-    words = {"wait": "waits", "train": "trains", "publish": "publishes"}
-    text = _label("learner")
-    text.append_text(_bar([(shares[what], styles[what]) for what in styles], min(max(width - 60, 4), 16)))
-    for what, style in styles.items():
-        text.append_text(Text.assemble("  ", ("■ ", style), f"{words[what]} ", (_percent(shares[what]), "bold")))
-    return [text]
-
-
-def _ledger_lines(state: ViewState, width: int) -> list[Text]:
-    counts = state.ledger()
-    if not counts:
-        return [Text.assemble(_label("ledger"), ("no prompts yet", "dim"))]
-    opened = sum(count for _, count in counts)
-    head = _label("ledger")
-    head.append_text(_bar([(count, _style(name)) for name, count in counts], width - _LABEL))
-    legend = [
-        Text.assemble(("■ ", _style(name)), f"{name.replace('_', '-')} ", (f"{count:,}", "bold"))
-        for name, count in counts
-    ]
-    legend.append(Text(f"of {opened:,}", style="dim"))
-    return [head, *_flow(legend, width)]
-
-
-def _flow(pieces: list[Text], width: int) -> list[Text]:
-    """The pieces beside each other, broken into indented lines where they do not fit."""
-    lines = [_label("")]
-    for piece in pieces:
-        if lines[-1].cell_len + piece.cell_len > width:
-            lines.append(_label(""))
-        lines[-1].append_text(piece).append("  ")
-    return lines
-
-
-def _client_lines(state: ViewState, width: int) -> list[Text]:
-    clients = state.clients()
-    lines = [_client_text(client, width) for client in clients[:_MAX_CLIENTS]]
-    rest = clients[_MAX_CLIENTS:]
-    if rest:
-        waiting = sum(client.is_waiting or client.is_silent for client in rest)
-        lines.append(Text(f"{'':{_LABEL}}and {len(rest)} more, {waiting} of them waiting", style="dim"))
-    if not any(client.role == "actor" for client in clients):
-        lines.append(Text.assemble(_label("actors"), ("none yet", "yellow")))
-    if state.is_stalled:
-        lines.append(Text(f"{'':{_LABEL}}nothing has moved for {format_duration(state.idle_s)}", style="bold yellow"))
-    return lines
-
-
-def _client_text(client: ClientLine, width: int) -> Text:
-    mark, style = ("○", "yellow") if client.is_waiting else ("●", "green")
-    if client.is_silent:
-        mark, style = "✗", "red"
-    text = _label(client.name).append_text(Text.assemble((f"{mark} ", style), f"{client.version:<5} "))
-    rate = client.metrics.get(ACTOR_TOKEN_RATE.name)
-    is_at_work = style == "green"
-    text.append(
-        f"{rate:,.0f} tokens/s" if rate is not None and is_at_work else client.activity,
-        style="" if is_at_work else style,
-    )
-    text.append(f" · {client.num_leases} groups" if client.role == "actor" else "", style="dim")
-    text.truncate(width, overflow="ellipsis")
-    return text
-
-
-def _event_lines(state: ViewState, width: int) -> list[Text]:
-    lines = []
-    for clock, message in list(state.events)[-_MAX_EVENTS:]:
-        line = Text.assemble((f"{clock:<{_LABEL}}", "dim"), message)
-        line.truncate(width, overflow="ellipsis")
-        lines.append(line)
-    return lines
-
-
-def _bar(parts: list[tuple[float, str]], width: int) -> Text:
-    """A bar of coloured stretches; what is not zero gets at least one cell."""
-    parts = [(amount, style) for amount, style in parts if amount > 0]
-    total = sum(amount for amount, _ in parts)
-    cells = [max(round(width * amount / total), 1) for amount, _ in parts]
-    while cells and sum(cells) != width:
-        cells[cells.index(max(cells))] += 1 if sum(cells) < width else -1
-    return Text.assemble(*(("█" * count, style) for count, (_, style) in zip(cells, parts, strict=True)))
-
-
-def _style(state: str) -> str:
-    return _STYLES.get(state, "white")
-
-
-def _label(name: str) -> Text:
-    return Text.assemble((f"{name[: _LABEL - 1]:<{_LABEL}}", "bold"))
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
-
-
 def plain_line(state: ViewState) -> str:
-    """The newest step in one line, for logs and pipes."""
+    """The newest step in one line, for logs and pipes; before the first step, what goes on."""
+    if not state.records:
+        return clean(state.phase)
     last, total = state.records[-1], state.info.total_steps
     rewards = [record["reward_mean"] for record in state.records[-20:]]
     left = state.left_s()

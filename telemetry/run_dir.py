@@ -1,12 +1,16 @@
 """A run's folder: where everything lies that a run leaves behind.
 
 runs/NAME/  config.json        the resolved configuration
+            environment.json   versions, machine and parts of the newest start (rapid.environment)
             metrics.jsonl      one record an optimizer step, appended by the learner alone
+            samples.jsonl      groups of every n-th step with their tokens, by the learner (telemetry.samples)
+            timeline/PART.jsonl   what each process did when (telemetry.timeline)
             ledger/            the buffer's durable store
             checkpoints/step-000040/
             logs/PART.log      one file a process
             hub.json           where the hub listens, while the run goes on
             exporters/PROCESS.json   where each process serves its metrics, see telemetry.targets
+            tensorboard/, wandb/  what trackers keep, where they are switched on (telemetry.trackers)
             plots/*.png, report.html
 """
 
@@ -22,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.errors import RecordError, RunDirectoryError
+from telemetry.lines import cut_torn_line
 from telemetry.record import Record, check_record, current_line, encode_record
 
 log = logging.getLogger(__name__)
 
 _HUB = "hub.json"
-_FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger")
+_LOCK = ".lock"
+_FOLDERS = ("checkpoints", "logs", "exporters", "plots", "ledger", "timeline")
 
 
 class RunDirectory:
@@ -100,6 +106,21 @@ class RunDirectory:
         """report.html."""
         return self.path / "report.html"
 
+    @property
+    def timeline(self) -> Path:
+        """Folder of the processes' timelines."""
+        return self.path / "timeline"
+
+    @property
+    def samples_path(self) -> Path:
+        """samples.jsonl; missing before the first sample."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def environment_path(self) -> Path:
+        """environment.json."""
+        return self.path / "environment.json"
+
     def checkpoint_path(self, step: int) -> Path:
         """Where the checkpoint of an optimizer step lies."""
         return self.checkpoints / f"step-{step:06d}"
@@ -137,8 +158,19 @@ class RunDirectory:
             return str(json.loads((self.path / _HUB).read_text(encoding="utf-8"))["address"])
         return None
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append the record of one optimizer step as one whole line.
+    def is_in_use(self) -> bool:
+        """Whether a launcher works in this folder. On a file system without locks it counts as so."""
+        try:
+            with (self.path / _LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def append_metrics(self, record: Mapping[str, Any]) -> Record:
+        """Append the record of one optimizer step as one whole line, and return it as it was written.
 
         A line that a crash left torn is cut off first.
 
@@ -147,10 +179,12 @@ class RunDirectory:
         """
         checked = check_record(record)
         if not self._is_mended:
-            self._cut_torn_line()
+            cut_torn_line(self.metrics_path)
+            self._is_mended = True
         _check_follows(self.read_history(), checked)
         with self.metrics_path.open("ab", buffering=0) as file:
             file.write(encode_record(checked))
+        return checked
 
     def read_metrics(self) -> list[Record]:
         """The records that the present weights descend from, one a step (see `telemetry.record.current_line`)."""
@@ -188,14 +222,6 @@ class RunDirectory:
             "the file was changed by hand or the disk is damaged"
         )
 
-    def _cut_torn_line(self) -> None:
-        self._is_mended = True
-        if not self.metrics_path.exists():
-            return
-        with self.metrics_path.open("r+b") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
@@ -203,7 +229,7 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises RunDirectoryError if another process has it.
     """
-    with (path / ".lock").open("a") as file:
+    with (path / _LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

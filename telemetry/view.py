@@ -14,11 +14,12 @@ from rich.live import Live
 
 from telemetry.config import TelemetryConfig
 from telemetry.frame import plain_line, render
+from telemetry.parts import clean
 from telemetry.record import Record
 from telemetry.run_dir import RunDirectory
-from telemetry.view_state import RunInfo, ViewState
+from telemetry.view_state import Happening, RunInfo, ViewState, hub_happenings
 
-_KEPT_EVENTS = 20
+_KEPT_NOTES = 20
 
 
 class LiveView:
@@ -52,7 +53,8 @@ class LiveView:
         self._console = console if console is not None else Console(highlight=False)
         self._kind = _choose_kind(config.view, self._console)
         self._state = ViewState(RunInfo(run_dir.name, mode, model, total_steps, max_staleness), stall_s=config.stall_s)
-        self._events: deque[tuple[str, str]] = deque(maxlen=_KEPT_EVENTS)
+        self._notes: deque[Happening] = deque(maxlen=_KEPT_NOTES)
+        self._told_counts: dict[int, int] = {}
         self._begun = self._last_step = self._last_move = time.monotonic()
         self._progress: object = None
         self._shown: tuple[int, int] | None = None
@@ -79,7 +81,7 @@ class LiveView:
         now = time.monotonic()
         return replace(
             self._state,
-            events=tuple(self._events),
+            happenings=self._happenings(),
             run_s=now - self._begun,
             since_step_s=now - self._last_step,
             idle_s=now - self._last_move,
@@ -96,7 +98,7 @@ class LiveView:
 
     def note(self, event: str) -> None:
         """Tell of something that happened, such as a process that died."""
-        self._events.append((time.strftime("%H:%M:%S"), event))
+        self._notes.append(Happening(time.time(), event, is_warning=True))
         if self._kind == "plain":
             self._print(event)
 
@@ -107,7 +109,14 @@ class LiveView:
         self._mark_progress()
         if self._kind == "plain":
             self._print_new_steps()
+            self._print_warnings()
             self._print_stall()
+
+    def _happenings(self) -> list[Happening]:
+        """Notes and the hub's log in order of time; what was noted here and told to the hub as well comes once."""
+        told = hub_happenings(self._state.status)
+        texts = {one.text for one in told}
+        return sorted([*told, *(one for one in self._notes if one.text not in texts)], key=lambda one: one.time_s)
 
     def _mark_progress(self) -> None:
         now, status = time.monotonic(), self._state.status or {}
@@ -123,6 +132,16 @@ class LiveView:
             if self._shown is None or _stamp(record) > self._shown:
                 self._print(plain_line(replace(self.state, records=self._state.records[:end])))
                 self._shown = _stamp(record)
+
+    def _print_warnings(self) -> None:
+        """Tell what the hub warns of: at first, and again whenever its count has doubled."""
+        noted = {one.text for one in self._notes}
+        for line in (self._state.status or {}).get("log", ()):
+            number, count = line["number"], line["count"]
+            if line["is_warning"] and count >= 2 * self._told_counts.get(number, 0):
+                self._told_counts[number] = count
+                if line["text"] not in noted:
+                    self._print(clean(line["text"]))
 
     def _print_stall(self) -> None:
         state = self.state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks.config import TaskConfig
 from telemetry.catalogue import ACTOR_RUNNING
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
+from telemetry.timeline import Timeline, read_timeline
 from tests.actors.fakes import CountingTask, FakeHub, FakePublisher, LengthRunner, make_llama, perturb
 from tests.telemetry.scrape import scrape, value
 
@@ -37,7 +39,7 @@ def model(tmp_path_factory):
 class World:
     """A hub, a publisher and one actor."""
 
-    def __init__(self, folder: Path, module, num_prompts: int, **actors) -> None:
+    def __init__(self, folder: Path, module, num_prompts: int, run_dir: Path | None = None, **actors) -> None:
         self.module = module
         self.hub, self.publisher, self.runner = FakeHub(num_prompts), FakePublisher(), LengthRunner()
         defaults = {"engine": "scripted", "group_size": 3, "max_tokens": 5, "concurrent_groups": 4, "lease_batch": 1}
@@ -56,8 +58,11 @@ class World:
         text = ChatText(folder)
         self.engine = ScriptedEngine(folder, self.settings.actors, text.stop_token_ids)
         self.exporter = Exporter("actor-0", self.settings.telemetry)
-        self.rollout = Rollout(self.settings, CountingTask(), text, self.engine, self.runner, self.exporter)
         self.stop, self.leave = asyncio.Event(), asyncio.Event()
+        self.timeline = Timeline(run_dir or folder, "actor-0", is_enabled=run_dir is not None)
+        self.rollout = Rollout(
+            self.settings, CountingTask(), text, self.engine, self.runner, self.exporter, self.timeline
+        )
 
     async def publish(self, version: PolicyVersion) -> None:
         await self.hub.push(self.publisher.publish(version, self.module))
@@ -75,6 +80,7 @@ async def running(world: World) -> AsyncIterator[World]:
         await world.publisher.close()
         await world.hub.close()
         world.exporter.close()
+        world.timeline.close()
 
 
 def test_actor_leases_nothing_before_it_has_weights_and_then_serves_every_prompt(model):
@@ -95,6 +101,25 @@ def test_actor_leases_nothing_before_it_has_weights_and_then_serves_every_prompt
     # concurrent_groups 4 and one ahead: never more than 5 asked for
     assert max(lease.max_groups for lease in hub.leases) == 5
     assert hub.heartbeats[-1].version == V0
+
+
+def test_the_timeline_tells_what_the_actor_did_and_for_what_it_waited(model, tmp_path):
+    async def scenario():
+        async with running(World(*model, num_prompts=10, run_dir=tmp_path)) as world:
+            await world.hub.until(lambda: any(beat.waiting_for == "weights" for beat in world.hub.heartbeats))
+            await world.publish(V0)
+            await world.hub.until(lambda: len(world.hub.groups) == 10)
+            await world.publish(V1)
+            await world.hub.until(lambda: world.hub.heartbeats[-1].version == V1)
+
+    asyncio.run(scenario())
+    spans = read_timeline(tmp_path / "timeline" / "actor-0.jsonl")
+    told = [(span.what, span.of) for span in spans]
+    expected = [("wait", "weights"), ("load", "weights 1.0"), ("generate", "weights 1.0"), ("load", "weights 1.1")]
+    assert [one for one in told if one in expected][:2] == expected[:2]
+    assert set(expected) <= set(told)
+    assert ("wait", "a lease") in told
+    assert all(before.end_s <= after.start_s for before, after in itertools.pairwise(spans))
 
 
 def test_a_prompt_beyond_the_context_goes_back_as_failed_with_the_reason(model):

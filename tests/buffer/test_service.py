@@ -23,9 +23,12 @@ from protocol.messages import (
     Fetch,
     Heartbeat,
     Hello,
+    Inspect,
     Lease,
     LedgerState,
+    Note,
     Phase,
+    Records,
     Return,
     Settle,
     Snapshot,
@@ -34,6 +37,7 @@ from protocol.messages import (
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
 from tests.buffer.hub_kit import PROMPTS, B, Clock, Peer, make_hub, run, serving, v
+from tests.telemetry.fakes import make_record
 from tests.telemetry.scrape import scrape, value
 
 
@@ -387,5 +391,89 @@ def test_the_successor_of_an_actor_that_fell_silent_is_known_as_itself() -> None
                 items = await second.lease(1, v(0))
                 await second.ask(Hello(role="actor", name="a", pid=2))  # after a reconnect
                 await second.submit(items, v(0))
+
+
+# --- what those who watch are told -----------------------------------------------------------------------
+
+
+def test_status_says_since_when_a_client_waits_and_where_it_is() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as actor:
+            for waiting_for, seconds in (("a lease", 5), ("a lease", 2), ("weights", 3)):
+                await actor.ask(Heartbeat(name="a", waiting_for=waiting_for))
+                clock.now += seconds
+            status = await actor.status()
+            assert [(client.waiting_for, client.since_s) for client in status.clients] == [("weights", 3)]
+            await actor.ask(Heartbeat(name="a", waiting_for="a lease"))
+            clock.now += 1
+            await actor.ask(Heartbeat(name="a", waiting_for="a lease"))
+            clock.now += 1
+            assert (await actor.status()).clients[0].since_s == 2
+
+    run(scenario)
+
+
+def test_status_says_what_the_run_is_and_how_long_nothing_has_moved(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock, run_dir=tmp_path / "trial", model="tiny")
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await learner.ask(scripted_manifest(v(0)))
+            clock.now += 7
+            assert (await actor.status()).since_commit_s is None
+            await actor.submit(await actor.lease(9, v(0)), v(0))
+            batch = await learner.pull(v(0))
+            await learner.ask(Commit(batch_id=batch.batch_id, version=v(1)))
+            clock.now += 4
+            status = await actor.status()
+            assert status.run is not None
+            assert (status.run.name, status.run.model, status.run.mode) == ("trial", "tiny", "async")
+            assert (status.run.total_steps, status.run.max_staleness, status.run.batch_groups) == (50, 0, B)
+            assert (status.uptime_s, status.idle_s, status.since_commit_s) == (11, 4, 4)
+
+    run(scenario)
+
+
+def test_the_log_tells_who_came_what_failed_and_what_the_launcher_says() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        hub = make_hub(clock=clock)
+        async with serving(hub), Peer(hub, "a", "actor") as actor, Peer(hub, "l", "learner") as learner:
+            await learner.ask(scripted_manifest(v(0)))
+            (item,) = await actor.lease(1, v(0))
+            await actor.ask(Return(lease_id=item.lease_id, failed=True, reason="it hung"))
+            await learner.ask(Note(text="actor-1 ended (its process died)"))
+            async with Peer(hub, "a", "actor", pid=2), Peer(hub, "o", "observer"):
+                pass
+            clock.now += 25
+            await learner.ask(Heartbeat(name="l"))
+            hub.tick(clock.now)
+            await hub.drain("the run ends")
+            assert [(line.text, line.is_warning) for line in (await learner.status()).log] == [
+                ("a joined", False),
+                ("l joined", False),
+                (f"groups failed and are tried again: 1 (last {item.entry_id}: it hung)", True),
+                ("actor-1 ended (its process died)", True),
+                ("a joined, in the place of a process that is gone", False),
+                ("a is silent for 25 s: its leases return", True),
+                ("no more leases are given: the run ends", False),
+            ]
+
+    run(scenario)
+
+
+def test_records_reach_who_asks_for_them_and_nobody_else() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "l", "learner") as learner:
+            await learner.ask(Records(records=[make_record(1), make_record(2)]))
+            status = await learner.status()
+            assert (status.records, status.num_records) == ([], 2)
+            status = await learner.ask(Inspect(records_after=1))
+            assert [record["step"] for record in status.records] == [2]
+            with pytest.raises(RefusedError, match="bad_record"):
+                await learner.ask(Records(records=[{"step": 3}]))
 
     run(scenario)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -18,10 +17,12 @@ def test_an_order_reaches_the_launcher_until_the_next_one_replaces_it() -> None:
     async def scenario() -> None:
         hub = make_hub()
         async with serving(hub), Peer(hub, "o", "observer") as peer:
-            assert (await peer.ask(Supervise(fleet=FLEET))).order is None
+            await peer.ask(Supervise(fleet=FLEET))
+            assert (await peer.status()).order is None
             await peer.ask(Scale(actors=4))
             for _ in range(2):
-                status: Any = await peer.ask(Supervise(fleet=FLEET))
+                await peer.ask(Supervise(fleet=FLEET))
+                status = await peer.status()
                 assert (status.order, status.fleet) == (ScaleOrder(number=1, actors=4), FLEET)
             await peer.ask(Scale(actors=None))
             assert (await peer.status()).order == ScaleOrder(number=2, actors=None)

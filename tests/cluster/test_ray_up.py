@@ -84,7 +84,11 @@ def test_a_cluster_from_one_file_runs_a_job_whose_actors_come_and_go(hosts: Host
     say(f"ray up -y --no-config-cache {cluster}")
     status = f"ray exec {cluster} 'ray status'"
     wait_until(lambda: "0.0/6.0 CPU" in say(status), lambda: told[-1])
-    laptop.begin(f"cd {ROOT} && ray dashboard {cluster}", tmp_path / "dashboard.log")
+    forward = f"echo $$ > {hosts.folder / 'forward'}; cd {ROOT}; exec ray dashboard {cluster}"
+    laptop.begin(f"setsid -w bash -c '{forward}'", tmp_path / "dashboard.log")
+    laptop.run(
+        "for second in $(seq 60); do (: < /dev/tcp/127.0.0.1/8265) 2> /dev/null && exit 0; sleep 1; done; exit 1"
+    )
     sets = {
         "run.directory": runs,
         "learner.resource": "learner",
@@ -99,6 +103,7 @@ def test_a_cluster_from_one_file_runs_a_job_whose_actors_come_and_go(hosts: Host
     job = laptop.begin(f"cd {ROOT} && {submit} -- rapid train recipes/tiny.toml --run first {options}", job_log)
     folder = runs / "first"
     wait_until(lambda: len(records(folder)) >= 3 or job.poll() is not None, job_log.read_text)
+    assert job.poll() is None, job_log.read_text()
     assert parts(hosts, "ray::LearnerPart") == {"head": 1}
     assert parts(hosts, "ray::HubPart") == {"head": 1}
     wait_until(lambda: parts(hosts, "ray::ActorPart") == {"worker-1": 1, "worker-2": 1}, job_log.read_text)
@@ -117,6 +122,7 @@ def test_a_cluster_from_one_file_runs_a_job_whose_actors_come_and_go(hosts: Host
     assert max(record["lag_max"] for record in records(folder)) <= 2
     assert any((folder / "checkpoints").glob("step-*"))
     assert parts(hosts, "Part.") == {}
+    laptop.run(f"kill -- -$(cat {hosts.folder / 'forward'})")
     say(f"ray down -y {cluster}")
     left = {host.name: host for host in hosts.hosts if host.name != "laptop"}
     gone_s = wait_until(

@@ -57,6 +57,18 @@ def test_a_taken_port_of_the_metrics(tmp_path: Path) -> None:
         assert f"learner-0 the port {port}: address already in use" in said
 
 
+def test_a_tracker_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    # No login is to be found here; where the package is missing too, that is what is said.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    said = refused(tmp_path, "--run", "x", "--set", 'telemetry.trackers=["wandb"]')
+    assert 'telemetry.trackers names "wandb"' in said
+    assert "WANDB_MODE=offline" in said or "pip install" in said
+    assert not (tmp_path / "x").exists()
+
+
 def test_weights_between_gpus_that_are_not_there(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there are GPUs here")

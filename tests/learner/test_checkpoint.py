@@ -23,6 +23,7 @@ from learner.checkpoint import (
     read_info,
     write_info,
 )
+from learner.scripted_hub import ScriptedHub
 from protocol.config import ModelConfig, ScheduleConfig
 from protocol.version import Lineage, PolicyVersion
 from tests.learner.learner_kit import ROOT, learner_config, make_groups, make_model, make_settings
@@ -150,10 +151,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(
     run_dir: Path, model_dir: Path, steps: int, *, resume: bool = False, broadcast_every: int = 1, **changes: object
-) -> tuple[Path, list[str]]:
-    """Train until `steps` on scripted batches; the folder of the last checkpoint, and the versions published."""
+) -> tuple[Path, ScriptedHub]:
+    """Train until `steps` on scripted batches; the folder of the last checkpoint, and the hub that saw it."""
     from learner.loop import run_learner
-    from learner.scripted_hub import ScriptedHub
 
     start = {}
     dtype = changes.get("model", ModelConfig(path=str(model_dir), dtype="float32")).dtype
@@ -177,7 +177,11 @@ def train(
         )
     finally:
         hub.close()
-    return list_checkpoints(run_dir)[-1], [str(manifest.version) for manifest in hub.manifests]
+    return list_checkpoints(run_dir)[-1], hub
+
+
+def published(hub: ScriptedHub) -> list[str]:
+    return [str(manifest.version) for manifest in hub.manifests]
 
 
 def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -227,5 +231,12 @@ def test_a_checkpoint_holds_what_transformers_and_a_resume_need(model_dir: Path,
 def test_a_resumed_run_broadcasts_at_once_and_then_every_h_steps(model_dir: Path, tmp_path: Path) -> None:
     _, before = train(tmp_path, model_dir, 3, broadcast_every=2)
     _, after = train(tmp_path, model_dir, 6, broadcast_every=2, resume=True)
-    assert before == ["1.0", "1.2"]
-    assert after == ["2.3", "2.5"]
+    assert published(before) == ["1.0", "1.2"]
+    assert published(after) == ["2.3", "2.5"]
+
+
+@pytest.mark.slow
+def test_a_resumed_learner_tells_its_new_hub_of_the_steps_before(model_dir: Path, tmp_path: Path) -> None:
+    train(tmp_path, model_dir, 2)
+    _, hub = train(tmp_path, model_dir, 3, resume=True)
+    assert [(record["incarnation"], record["step"]) for record in hub.records] == [(1, 1), (1, 2), (2, 3)]

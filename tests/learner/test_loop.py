@@ -70,6 +70,7 @@ def test_every_step_leaves_a_record_of_the_contract(model_dir: Path, tmp_path: P
     hub.close()
     records = RunDirectory.open(tmp_path).read_metrics()
     assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert hub.records == records, "those who watch from elsewhere read what is in the file"
     # Warm-up over four steps to 1e-2: a quarter more with each.
     assert [record["lr"] for record in records] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
     # The script's groups come from version 1.0, so that their lag is the number of steps before.

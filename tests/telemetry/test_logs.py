@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +48,27 @@ def test_logs_warnings_and_the_last_words_of_a_process_go_to_its_file(tmp_path: 
     assert done.stdout == ""
     assert "leased" not in done.stderr
     assert "RuntimeError: the end" in done.stderr
+
+
+_JSON_PROGRAM = """
+import logging, sys
+from telemetry.logs import setup_logging
+setup_logging("hub", sys.argv[1], "INFO", "json")
+logging.getLogger("buffer.service").info("leased %d\\ngroups", 3)
+1 / 0
+"""
+
+
+def test_json_logs_are_one_object_a_line(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-c", _JSON_PROGRAM, str(tmp_path)], cwd=ROOT, capture_output=True, timeout=60, check=False
+    )
+    lines = [json.loads(line) for line in (tmp_path / "logs" / "hub.log").read_text().splitlines()]
+    first, last = lines
+    assert (first["level"], first["part"], first["logger"]) == ("INFO", "hub", "buffer.service")
+    assert first["message"] == "leased 3\ngroups"
+    assert datetime.fromisoformat(first["time"]).utcoffset() is not None
+    assert (last["level"], "ZeroDivisionError" in last["exception"]) == ("CRITICAL", True)
 
 
 def test_importing_the_module_changes_no_logger() -> None:

@@ -4,23 +4,16 @@ import io
 import re
 
 import pytest
-from rich.cells import cell_len
 from rich.console import Console
 
 from telemetry.config import TelemetryConfig
-from telemetry.frame import plain_line, render
+from telemetry.frame import plain_line
 from telemetry.run_dir import RunDirectory
 from telemetry.view import LiveView
 from telemetry.view_state import RunInfo, ViewState
 from tests.telemetry.fakes import make_record, make_run, make_status
 
 INFO = RunInfo("trial", "async", "tiny", 100, 2)
-
-
-def draw(state: ViewState, width: int = 80, height: int = 40) -> str:
-    console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None)
-    console.print(render(state))
-    return strip_colours(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def strip_colours(text: str) -> str:
@@ -33,62 +26,6 @@ def make_view(run_dir: RunDirectory, view: str, **config: object) -> tuple[LiveV
     settings = TelemetryConfig(view=view, **config)  # type: ignore[arg-type]
     live = LiveView(run_dir, 100, mode="async", model="tiny", max_staleness=2, config=settings, console=console)
     return live, file
-
-
-@pytest.mark.parametrize("width", [60, 80, 100, 108, 120, 200])
-@pytest.mark.parametrize("num_steps", [0, 1, 47, 100])
-def test_a_frame_fills_its_width_exactly_and_cuts_no_word_of_its_figures(width: int, num_steps: int) -> None:
-    events = [("03:18:22", "actor-1 died " * 20)]
-    lines = draw(ViewState(INFO, make_run(num_steps), make_status(), events), width).splitlines()
-    assert {cell_len(line) for line in lines} == {width}
-
-
-def test_a_frame_says_what_a_user_asks() -> None:
-    records = [make_record(step, reward_mean=0.5 if step > 42 else 0.1) for step in range(1, 48)]
-    text = draw(ViewState(INFO, records, make_status(), [("03:18:22", "actor-1 died")], run_s=192.0))
-    for wanted in (
-        "trial",
-        "async · tiny",
-        "47/100",
-        "3:12 · 3:32 left",
-        "0.50  from 0.10 · best 0.50",
-        "mean 0.75 · max 2 · run max 2 of 2 allowed",
-        "actors 312  learner 600",
-        "waits 13 %  ■ trains 84 %  ■ publishes 3 %",
-        "settled 1,104",
-        "of 1,284",
-        "● v47   trains",
-        "312 tokens/s · 12 groups",
-        "○ v46   waits for a lease",
-        "03:18:22   actor-1 died",
-    ):
-        assert wanted in text
-
-
-def test_the_frame_of_a_start_says_what_goes_on() -> None:
-    text = draw(ViewState(INFO, phase="actor-0 loads the model"))
-    assert "actor-0 loads the model" in text
-    assert "none yet" in text
-
-
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 30), (120, 24), (120, 40)])
-def test_a_frame_is_no_higher_than_the_terminal(width: int, height: int) -> None:
-    state = ViewState(INFO, make_run(47), make_status(), [("03:18:22", "one"), ("03:18:23", "two")])
-    assert len(draw(state, width, height).splitlines()) <= height
-
-
-def test_many_actors_are_cut_short_and_the_rest_counted() -> None:
-    actor = make_status()["clients"][1]
-    clients = [{**actor, "name": f"actor-{i}"} for i in range(12)]
-    text = draw(ViewState(INFO, make_run(3), make_status(clients=clients)))
-    assert "actor-5" in text
-    assert "actor-6" not in text
-    assert "and 6 more, 6 of them waiting" in text
-
-
-def test_a_silent_actor_is_marked() -> None:
-    clients = [{**make_status()["clients"][0], "seen_s": 40.0}]
-    assert "✗ v47   silent for 40 s" in draw(ViewState(INFO, make_run(3), make_status(clients=clients)))
 
 
 def test_time_left_is_judged_by_the_steps_after_the_first() -> None:
@@ -142,6 +79,28 @@ def test_steps_done_again_after_a_resume_are_told_again(run_dir: RunDirectory) -
     assert [line[:12] for line in file.getvalue().splitlines()] == ["step   1/100", "step   2/100", "step   2/100"]
 
 
+def log_line(text: str, number: int = 1, count: int = 1, *, is_warning: bool = True) -> dict[str, object]:
+    return {"number": number, "time_s": 1.7e9 + number, "text": text, "count": count, "is_warning": is_warning}
+
+
+def test_plain_output_tells_what_the_hub_warns_of_when_its_count_has_doubled(run_dir: RunDirectory) -> None:
+    view, file = make_view(run_dir, "plain")
+    with view:
+        for count in (1, 1, 2, 3, 4, 5):
+            lines = [log_line(f"groups failed: {count}", count=count), log_line("actor-0 joined", 2, is_warning=False)]
+            view.update([], make_status(log=lines))
+    assert file.getvalue().splitlines() == ["groups failed: 1", "groups failed: 2", "groups failed: 4"]
+
+
+def test_what_the_launcher_tells_the_hub_as_well_comes_once(run_dir: RunDirectory) -> None:
+    view, file = make_view(run_dir, "plain")
+    with view:
+        view.note("actor-1 ended")
+        view.update([], make_status(log=[log_line("actor-0 joined", is_warning=False), log_line("actor-1 ended", 2)]))
+        assert [one.text for one in view.state.happenings] == ["actor-0 joined", "actor-1 ended"]
+    assert file.getvalue().splitlines() == ["actor-1 ended"]
+
+
 def test_a_stall_is_told_once_with_who_waits_for_what(run_dir: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("telemetry.view.time.monotonic", lambda: now[0])
@@ -149,7 +108,7 @@ def test_a_stall_is_told_once_with_who_waits_for_what(run_dir: RunDirectory, mon
     for moment in (0.0, 20.0, 31.0, 40.0):
         now[0] = moment
         view.update([], make_status())
-    assert file.getvalue().splitlines() == ["nothing has moved for 31 s: actor-1 waits for a lease"]
+    assert file.getvalue().splitlines() == ["nothing has moved for 31 s: actor-1 waits for a lease, 12 s"]
     now[0] = 41.0
     view.update([make_record(1)], make_status())
     assert not view.state.is_stalled
