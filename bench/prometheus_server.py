@@ -29,6 +29,8 @@ class PrometheusServer:
 
     def __init__(self, folder: Path) -> None:
         self.runs = folder / "runs"
+        # It is told of new files in a folder that was there when it started; others it finds by asking.
+        (self.runs / ".targets").mkdir(parents=True)
         # Where docker-compose.yml has it too, so that the configuration's relative paths hold.
         etc = folder / "etc" / "prometheus"
         shutil.copytree(ROOT / "deploy" / "prometheus", etc)

@@ -126,7 +126,7 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {
         rate: {
             "change": fmean(values),
-            "standard_error": stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan"),
+            "standard_error": stdev(values) / len(values) ** 0.5,
         }
         for rate, values in changes.items()
     }
@@ -143,6 +143,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("prometheus") is None:
         parser.exit(2, "prometheus is missing; install it (Debian: apt-get install prometheus)\n")
+    if arguments.pairs < 2:
+        parser.exit(2, f"--pairs {arguments.pairs}: expected 2 or more, to know how far they agree\n")
     if arguments.steps <= WARM_UP_STEPS:
         parser.exit(2, f"--steps {arguments.steps}: expected more than the {WARM_UP_STEPS} that are left out\n")
     runs = []

@@ -154,7 +154,7 @@ def test_a_learner_that_no_node_can_hold_is_named(cluster: Cluster, tmp_path: Pa
 
 def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_path: Path) -> None:
     targets, seen, served = tmp_path / ".targets" / "run.json", dict[str, str](), set[str]()
-    train = threading.Thread(target=train_scripted, args=(cluster, tmp_path, "schedule.steps=20"))
+    train = threading.Thread(target=train_scripted, args=(cluster, tmp_path, "schedule.steps=3"))
     train.start()
     while not {"hub", "learner-0", "actor-0", "launcher"} <= set(seen) and train.is_alive():
         if targets.exists():
