@@ -134,7 +134,7 @@ def measure(bench: Bench, hold_s: float) -> dict[str, Any]:
 def what_is_left(folder: Path) -> dict[str, Any]:
     """What the run's folder says of prompts and of the learner's lives."""
     state = json.loads((folder / "ledger" / "state.json").read_text())
-    starts = (folder / "timeline" / "learner-0.jsonl").read_text().count('"what":"start"')
+    starts = (folder / "timeline" / "learner-0.jsonl").read_text().count('"pid":')
     events = state["events"]
     ledger = subprocess.run(
         [sys.executable, "-m", "rapid.cli", "ledger", str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
