@@ -72,6 +72,7 @@ class Fleet:
     clock: Callable[[], float] = time.monotonic
     restarted: int = 0
     """Actors that were started anew after they had died."""
+    _wanted: int = 0
     _rollouts: list[_Rollout] = field(default_factory=list)
     _starts: Counter[int] = field(default_factory=Counter)
 
@@ -84,7 +85,14 @@ class Fleet:
         return [rollout.task for rollout in self._rollouts if rollout.task is not None]
 
     def resize(self, wanted: int) -> None:
-        """Start actors, or ask some to leave, until so many stay. Those that wait for a place go first."""
+        """Start actors, or ask some to leave, until so many stay. Those that wait for a place go first.
+
+        The same number again changes nothing: an actor beyond its restarts is made up for when another is wanted.
+        """
+        if wanted == self._wanted:
+            return
+        self._wanted = wanted
+        self._rollouts = [rollout for rollout in self._rollouts if rollout.task is not None]
         staying = self._staying
         for _ in range(wanted - len(staying)):
             taken = {rollout.index for rollout in self._rollouts}

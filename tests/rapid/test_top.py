@@ -213,6 +213,12 @@ def test_where_metrics_jsonl_can_be_read_the_hub_is_not_asked_for_records(served
 # --- in a terminal ------------------------------------------------------------------------------------------
 
 
+def _become_a_terminals() -> None:
+    """Between fork and exec: take the terminal, and hear Ctrl-C, which a test-suite in the background does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Screen:
     """`rapid top` in a terminal of its own, with what it drew so far."""
 
@@ -228,7 +234,7 @@ class Screen:
             stderr=self.terminal,
             env=ENVIRONMENT,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_become_a_terminals,
         )
 
     def resize(self, width: int, height: int) -> None:
