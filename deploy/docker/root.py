@@ -16,6 +16,7 @@ ENTER = """
 set -e
 mount --make-rprivate /
 mount -t proc proc "$1/proc"
+mount --bind /sys "$1/sys"
 mount -t tmpfs -o size=50% tmpfs "$1/dev"
 mkdir "$1/dev/shm"
 chmod 1777 "$1/dev/shm"
