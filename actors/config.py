@@ -78,6 +78,9 @@ class ActorsConfig(Section):
     cpus: float = Field(1.0, gt=0)
     """CPUs that one actor asks of a Ray cluster; a CPU engine runs as many threads. On one machine without a cluster
     the cores are divided among all parts instead."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs that one actor asks for; a fraction lets several share one. None gives all parts equal shares of the GPUs
+    that are there when the run starts, so that a cluster which grows needs a number."""
     resource: str | None = None
     """Ray resource that the cluster's nodes for actors offer, such as "actor"; each actor then takes 0.001 of it, so
     that actors run on these nodes only. None lets them run anywhere."""

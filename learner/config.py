@@ -71,6 +71,8 @@ class LearnerConfig(Section):
     threads: int | None = Field(None, ge=1)
     """CPU threads of one rank, and the CPUs that it asks of a Ray cluster. None leaves the choice to torch, and asks
     for one."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs that one rank asks for; None as of `actors.gpus`."""
     resource: str | None = None
     """Ray resource that the cluster's nodes for the learner offer, such as "learner"; each rank then takes 0.001 of it,
     so that the learner runs on these nodes only. None lets it run anywhere."""

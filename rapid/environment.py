@@ -61,7 +61,8 @@ def describe_parts(config: RapidConfig, num_gpus: int, *, on_cluster: bool) -> d
     if not on_cluster:
         cores = plan_cores(config)
         learner, actor = sum(len(one or ()) for one in cores.learner), len(cores.actor(0) or ())
-    return {"learner": {"cores": learner, "gpus": ranks * share}, "actor": {"cores": actor, "gpus": share}}
+    of_rank, of_actor = (share if asked is None else asked for asked in (config.learner.gpus, config.actors.gpus))
+    return {"learner": {"cores": learner, "gpus": ranks * of_rank}, "actor": {"cores": actor, "gpus": of_actor}}
 
 
 def _versions() -> dict[str, str]:

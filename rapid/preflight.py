@@ -87,6 +87,7 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     """
     config = _with_absolute_paths(config)
     name, run_dir = check_run(config, recipe, resume=resume)
+    check_scaling(config)
     check_ports(config)
     check_tracker_packages(config)
     check_transport(config)
@@ -170,6 +171,15 @@ def check_transport(config: RapidConfig) -> None:
         raise UsageError(
             f"weights.transport = {transport!r}: expected GPUs, and torch finds none here; take 'zmq', or set "
             "RAY_ADDRESS to a cluster that has them"
+        )
+
+
+def check_scaling(config: RapidConfig) -> None:
+    """Raises UsageError when actors are to follow the room of a cluster, and there is none."""
+    if config.actors.scaling == "cluster" and not os.environ.get("RAY_ADDRESS"):
+        raise UsageError(
+            'actors.scaling = "cluster": expected RAY_ADDRESS of a running cluster, whose room it would follow; on one '
+            "machine say actors.count, and change it with `rapid scale`"
         )
 
 

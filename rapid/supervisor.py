@@ -66,7 +66,7 @@ class Supervisor:
         """The parts that must all be there, and what each asks of Ray."""
         config = self.plan.config
         cpus = float(config.learner.threads or 1) if self.on_cluster else _LOCAL_CPUS
-        rank = {"CPU": cpus, **self._gpu(), **_dedicated(config.learner.resource)}
+        rank = {"CPU": cpus, **self._gpu(config.learner.gpus), **self._dedicated(config.learner.resource)}
         hub = {"CPU": _HUB_CPUS if self.on_cluster else _LOCAL_CPUS}
         names = ["hub", *(f"learner-{index}" for index in range(config.learner.ranks))]
         return names, [hub, *([rank] * config.learner.ranks)]
@@ -75,14 +75,22 @@ class Supervisor:
         config = self.plan.config.actors
         return {
             "num_cpus": config.cpus if self.on_cluster else _LOCAL_CPUS,
-            "num_gpus": self._gpu().get("GPU", 0),
-            "resources": _dedicated(config.resource),
+            "num_gpus": self._gpu(config.gpus).get("GPU", 0),
+            "resources": self._dedicated(config.resource),
         }
 
-    def _gpu(self) -> dict[str, float]:
+    def _gpu(self, asked: float | None) -> dict[str, float]:
         config = self.plan.config
-        share = gpu_share(config.learner.ranks + config.actors.count, int(ray.cluster_resources().get("GPU", 0)))
+        parts, there = config.learner.ranks + config.actors.count, int(ray.cluster_resources().get("GPU", 0))
+        share = gpu_share(parts, there) if asked is None else asked
         return {"GPU": share} if share else {}
+
+    def _dedicated(self, resource: str | None) -> dict[str, float]:
+        """A trifle of the resource that only the nodes for this part offer, so that no other node will do.
+
+        A Ray of the run's own has one node, which is for all.
+        """
+        return {resource: _RESOURCE_SHARE} if resource and self.on_cluster else {}
 
     def _options(self, bundle: int) -> dict[str, Any]:
         resources = self._group.bundle_specs[bundle]
@@ -210,8 +218,3 @@ class Supervisor:
             ray.get(self._hub_task, timeout=_END_TIMEOUT_S)
         except RayError as error:
             self.tell(f"the end was not clean: {cause(error)}")
-
-
-def _dedicated(resource: str | None) -> dict[str, float]:
-    """A trifle of the resource that only the nodes for this part offer, so that no other node will do."""
-    return {resource: _RESOURCE_SHARE} if resource else {}

@@ -69,6 +69,14 @@ def test_a_tracker_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "x").exists()
 
 
+def test_actors_that_are_to_follow_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    folder, wish = f"run.directory={tmp_path}", ("--set", "actors.scaling=cluster", "--set", "actors.max=2")
+    said = rapid("train", TINY, "--set", folder, *wish, RAY_ADDRESS="")
+    assert said.returncode == 2
+    assert "expected RAY_ADDRESS of a running cluster" in said.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_between_gpus_that_are_not_there(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there are GPUs here")
