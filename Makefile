@@ -14,12 +14,14 @@ REQUIREMENTS := requirements/$(DEVICE).txt
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit slow cluster-test dashboards-test docs clean
+.PHONY: train test lint unit parts e2e cluster-test dashboards-test docs clean
 
 train: $(STAMP)
 	$(BIN)/rapid train $(RECIPE) $(ARGS)
 
-test: lint unit slow
+# Runs of the whole system wait for engines much of their time, so that the tests of the parts go beside them.
+test: lint
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target parts e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,8 +32,11 @@ lint: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/pytest -m "not slow and not cluster" $(ARGS)
 
-slow: $(STAMP)
-	$(BIN)/pytest -m slow $(ARGS)
+parts: $(STAMP)
+	$(BIN)/pytest -m "not cluster" --ignore=tests/e2e $(ARGS)
+
+e2e: $(STAMP)
+	$(BIN)/pytest -m "not cluster" tests/e2e $(ARGS)
 
 # Three hosts out of network namespaces: wants root, iproute2, openssh-server and rsync, so that it is not part of `test`.
 cluster-test: $(STAMP)
