@@ -24,12 +24,20 @@ class Steering:
         """Somebody wants this many; None goes back to the configured scaling. Refuses "bounds" and "no_launcher"."""
         if self.fleet is None or now - self._heard_s > _SILENT_S:
             raise RefusedError("no_launcher", "no launcher has spoken lately that could start or stop actors")
+        if self.fleet.is_ending:
+            raise RefusedError("ending", "the run ends after the step under way")
         if actors is not None:
             _check_bounds(actors, self.fleet)
         self.order = ScaleOrder(number=self.order.number + 1 if self.order else 1, actors=actors)
 
 
 def _check_bounds(actors: int, fleet: FleetStatus) -> None:
+    if fleet.least == fleet.most != actors:
+        raise RefusedError(
+            "bounds",
+            f"{actors} actors: this run has {fleet.least} throughout, for actors.min and actors.max are equal, or "
+            "weights.transport is not zmq",
+        )
     if actors < fleet.least:
         raise RefusedError("bounds", f"{actors} actors: expected at least actors.min = {fleet.least}")
     if fleet.most is not None and actors > fleet.most:

@@ -99,6 +99,8 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why, in one sentence."""
     waiting_for: str = ""
     """What pending actors wait for, and since when; empty without any."""
+    is_ending: bool = False
+    """Whether the run ends after the step under way."""
 
 
 class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from rapid.errors import RunFailedError
+from rapid.errors import RunFailedError, UsageError
 
 _REMOVE_ATTEMPTS = 10
 _ANSWER_S = 10.0
@@ -58,7 +58,6 @@ def connect_ray() -> Iterator[bool]:
 
 
 def _join(address: str) -> None:
-    _check_answers(address)
     # `ray start` demands the token of ~/.ray as soon as there is one, while a driver offers it only when told to.
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
@@ -67,18 +66,18 @@ def _join(address: str) -> None:
         raise RunFailedError(f"RAY_ADDRESS = {address!r}: {error}") from error
 
 
-def _check_answers(address: str) -> None:
-    """Raises RunFailedError where nobody listens; Ray itself would try for minutes."""
+def check_answers(address: str) -> None:
+    """Raises UsageError where nobody listens; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # "auto", which Ray resolves
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except OSError as error:
-        raise RunFailedError(
+        raise UsageError(
             f"RAY_ADDRESS = {address!r}: nobody answers there ({error.strerror or error}). Expected a running cluster: "
             "start it with `ray start --head`, or unset RAY_ADDRESS for a Ray of this run's own"
-        ) from error
+        ) from None
 
 
 def _remove(folder: str) -> None:
@@ -91,9 +90,17 @@ def _remove(folder: str) -> None:
 
 
 def reserve(
-    bundles: list[dict[str, float]], names: list[str], timeout_s: float, tell: Callable[[str], None]
+    bundles: list[dict[str, float]],
+    names: list[str],
+    timeout_s: float,
+    tell: Callable[[str], None],
+    is_interrupted: Callable[[], bool],
 ) -> PlacementGroup:
-    """Reserve the resources of the parts that must all be there. Raises RunFailedError when they do not come.
+    """Reserve the resources of the parts that must all be there.
+
+    Raises:
+        RunFailedError: they do not come.
+        KeyboardInterrupt: `is_interrupted` says so.
 
     Args:
         bundles: resources of each part.
@@ -102,7 +109,10 @@ def reserve(
     """
     group = placement_group(bundles, strategy="PACK")
     begin_s, tell_s = time.monotonic(), _TELL_S
-    while not group.wait(timeout_seconds=min(5.0, timeout_s)):
+    while not group.wait(timeout_seconds=min(1.0, timeout_s)):
+        if is_interrupted():
+            remove_placement_group(group)
+            raise KeyboardInterrupt
         waited_s = time.monotonic() - begin_s
         text = f"{_waiting_for(bundles, names)} for {waited_s:.0f} s"
         if waited_s >= timeout_s:

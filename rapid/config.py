@@ -64,7 +64,21 @@ class RapidConfig(Section):
 
     def problems(self) -> list[str]:
         """What cannot work although each field is right by itself. Each line: field, value, bound, remedy."""
-        return [*self._schedule_problems(), *self._batch_problems()]
+        return [*self._schedule_problems(), *self._batch_problems(), *self._scaling_problems()]
+
+    def _scaling_problems(self) -> list[str]:
+        scaling, found = self.actors.scaling, []
+        if scaling != "fixed" and self.weights.transport != "zmq":
+            found.append(
+                f'actors.scaling = "{scaling}" with weights.transport = "{self.weights.transport}", whose receivers '
+                'are as many throughout as at the start: expected "fixed"; or choose weights.transport = "zmq"'
+            )
+        if scaling == "advice" and self.schedule.mode is not ScheduleMode.ASYNC:
+            found.append(
+                f'actors.scaling = "advice" with schedule.mode = "{self.schedule.mode.value}", where actors and '
+                'learner take turns and there is nothing to balance: expected "fixed" or "cluster", or mode "async"'
+            )
+        return found
 
     def _schedule_problems(self) -> list[str]:
         mode, every, bound = self.schedule.mode, self.schedule.broadcast_every, self.schedule.max_staleness

@@ -57,7 +57,7 @@ def describe_parts(config: RapidConfig, num_gpus: int, *, on_cluster: bool) -> d
     """
     ranks, count = config.learner.ranks, config.actors.count
     share = gpu_share(ranks + count, num_gpus)
-    learner, actor = ranks * (config.learner.threads or 1), 1
+    learner, actor = float(ranks * (config.learner.threads or 1)), config.actors.cpus
     if not on_cluster:
         cores = plan_cores(config)
         learner, actor = sum(len(one or ()) for one in cores.learner), len(cores.actor(0) or ())

@@ -7,6 +7,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
+CLEAN = "without an error"
+
 
 def outcome(reference: Any) -> str:
     """How the task of this reference ended."""
@@ -14,7 +16,7 @@ def outcome(reference: Any) -> str:
         ray.get(reference)
     except RayError as error:
         return cause(error)
-    return "without an error"
+    return CLEAN
 
 
 def cause(error: RayError) -> str:

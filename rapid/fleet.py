@@ -21,7 +21,7 @@ from ray._private.state import available_resources_per_node
 from actors.settings import RolloutSettings
 from protocol.messages import FleetStatus
 from rapid.errors import RunFailedError
-from rapid.failures import outcome
+from rapid.failures import CLEAN, outcome
 from rapid.parts import ActorPart
 from rapid.placement import CorePlan
 from rapid.preflight import Plan
@@ -29,6 +29,10 @@ from rapid.preflight import Plan
 _TELL_S = (10.0, 30.0)
 """When an actor's wait for a place is told first; then whenever it has tripled, beginning with the second."""
 _LEAVE_GRACE_S = 30.0
+_LIVED_WELL_S = 600.0
+"""An actor that lived so long may be restarted as often as a new one: nodes of a cluster come and go."""
+_SLOW_START_S = 60.0
+"""A process may take so long to start where there is room for it."""
 _SEEDS_BETWEEN_STARTS = 1009
 
 
@@ -43,6 +47,8 @@ class _Rollout:
     """Answered once it has a place; None afterwards."""
     starts: int = 0
     asked_s: float = 0.0
+    placed_s: float | None = None
+    """When it had found a place."""
     tell_s: float = _TELL_S[0]
     leave_s: float | None = None
     """When it was asked to leave."""
@@ -84,12 +90,12 @@ class Fleet:
         """One reference for each actor, which is done when the actor has ended."""
         return [rollout.task for rollout in self._rollouts if rollout.task is not None]
 
-    def resize(self, wanted: int) -> None:
+    def resize(self, wanted: int, *, renew: bool = False) -> None:
         """Start actors, or ask some to leave, until so many stay. Those that wait for a place go first.
 
-        The same number again changes nothing: an actor beyond its restarts is made up for when another is wanted.
+        The same number again changes nothing, so that an actor beyond its restarts stays away, unless `renew`.
         """
-        if wanted == self._wanted:
+        if wanted == self._wanted and not renew:
             return
         self._wanted = wanted
         self._rollouts = [rollout for rollout in self._rollouts if rollout.task is not None]
@@ -107,7 +113,7 @@ class Fleet:
         config = self.plan.config
         rollout.starts += 1
         self._starts[rollout.index] += 1
-        rollout.asked_s, rollout.tell_s = self.clock(), _TELL_S[0]
+        rollout.asked_s, rollout.placed_s, rollout.tell_s = self.clock(), None, _TELL_S[0]
         rollout.handle = ActorPart.options(**self.options).remote(rollout.name, self.plan.run_dir, config.telemetry)
         settings = RolloutSettings(
             name=rollout.name,
@@ -155,9 +161,11 @@ class Fleet:
         """The actor of this task has ended. Raises RunFailedError when none is left that could go on."""
         rollout = next(rollout for rollout in self._rollouts if rollout.task == task)
         how = outcome(task)
+        if rollout.placed_s is not None and self.clock() - rollout.placed_s > _LIVED_WELL_S:
+            rollout.starts = 0  # What ended it now has nothing to do with how it started.
         if rollout.leave_s is not None:
             self._rollouts.remove(rollout)
-            self.tell(f"{rollout.name} has left")
+            self.tell(f"{rollout.name} has left" + (f", but not as asked: {how}" if how != CLEAN else ""))
         elif rollout.starts <= self.plan.config.actors.restarts:
             self.restarted += 1
             self.tell(f"{rollout.name} ended ({how}); starting it anew, start {rollout.starts + 1}")
@@ -179,7 +187,7 @@ class Fleet:
         now = self.clock()
         for rollout in list(self._rollouts):
             if rollout.is_pending and ray.wait([rollout.placed], timeout=0)[0]:
-                rollout.placed = None
+                rollout.placed, rollout.placed_s = None, now
             elif rollout.is_pending:
                 self._tell_wait(rollout, now - rollout.asked_s)
             elif rollout.leave_s is not None and now - rollout.leave_s > self._patience_s:
@@ -215,9 +223,9 @@ class Fleet:
 
     def room(self) -> int:
         """Actors that the cluster could place besides those there are; negative where some wait in vain."""
-        pending = sum(rollout.is_pending for rollout in self._staying)
+        pending = [rollout for rollout in self._staying if rollout.is_pending]
         if pending:
-            return -pending
+            return -sum(self.clock() - rollout.asked_s > _SLOW_START_S for rollout in pending)
         return sum(self._fitting(free) for free in available_resources_per_node().values())
 
     def _fitting(self, free: dict[str, float]) -> int:
@@ -243,7 +251,7 @@ class Fleet:
         )
 
     def stop(self, timeout_s: float) -> None:
-        """Ask all to end, and wait for it. Raises RayError of an actor that is gone."""
+        """Ask all to end, and wait for it."""
         for rollout in self._rollouts:
             if rollout.is_pending:
                 ray.kill(rollout.handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 from protocol.messages import FleetStatus
@@ -28,9 +29,10 @@ class LauncherGauges:
         exporter.set(catalogue.LAUNCHER_ADVISED, fleet.advised)
         exporter.inc(catalogue.LAUNCHER_RESTARTED, restarted - self._restarted)
         self._restarted = restarted
-        disk = shutil.disk_usage(self._run.path)
-        exporter.set(catalogue.LAUNCHER_DISK_FREE, disk.free)
-        exporter.set(catalogue.LAUNCHER_DISK_SIZE, disk.total)
+        with contextlib.suppress(OSError):  # of a network's disk that is away for a while
+            disk = shutil.disk_usage(self._run.path)
+            exporter.set(catalogue.LAUNCHER_DISK_FREE, disk.free)
+            exporter.set(catalogue.LAUNCHER_DISK_SIZE, disk.total)
 
     def close(self) -> None:
         """Stop serving."""

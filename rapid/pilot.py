@@ -12,7 +12,7 @@ from protocol.blocking import BlockingClient
 from protocol.messages import FleetStatus, ScaleOrder, Supervise
 from rapid.scaling import Scaler
 from rapid.supervisor import Supervisor
-from telemetry.advisor import Advice, advise, rate_now
+from telemetry.advisor import Advice, advise, most_full, rate_now
 from telemetry.record import Record
 
 
@@ -24,13 +24,19 @@ class Pilot:
         self._client = client
         self._fleet, self._tell, self._mode = supervisor.fleet, tell, config.schedule.mode.value
         self._scaler = Scaler(config.actors, time.monotonic())
+        self._limit = most_full(
+            config.schedule.max_staleness, config.learner.batch_groups, config.actors.concurrent_groups
+        )
         self._advice = Advice(None, "")
 
-    def account(self, records: Sequence[Record], status: dict[str, Any] | None) -> FleetStatus:
+    def account(
+        self, records: Sequence[Record], status: dict[str, Any] | None, *, is_ending: bool = False
+    ) -> FleetStatus:
         """Tell the hub of the actors there are and of what is advised, by the records so far and its last status."""
-        self._advice = advise(records, rate_now(status["clients"]) if status else None, self._mode)
+        self._advice = advise(records, rate_now(status["clients"]) if status else None, self._mode, self._limit)
         scaler, advice = self._scaler, self._advice
         fleet = self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
+        fleet = msgspec.structs.replace(fleet, is_ending=is_ending)
         # Whether it is heard shows in the next status.
         self._client.submit(Supervise(fleet=fleet))
         return fleet
@@ -38,9 +44,10 @@ class Pilot:
     def steer(self, status: dict[str, Any] | None) -> None:
         """Start or dismiss actors as the hub's newest order, the rates or the cluster's room say."""
         order = msgspec.convert(status["order"], ScaleOrder | None) if status else None
-        told = [self._scaler.follow(order)]
+        now = time.monotonic()
+        ordered, followed = self._scaler.follow(order, now), None
         if self._scaler.scaling != "fixed":
-            told.append(self._scaler.consider(time.monotonic(), self._advice.actors, self._fleet.room()))
-        for text in filter(None, told):
+            followed = self._scaler.consider(now, self._advice.actors, self._fleet.room())
+        for text in filter(None, (ordered, followed)):
             self._tell(text)
-        self._fleet.resize(self._scaler.wanted)
+        self._fleet.resize(self._scaler.wanted, renew=ordered is not None)

@@ -87,6 +87,7 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     """
     config = _with_absolute_paths(config)
     name, run_dir = check_run(config, recipe, resume=resume)
+    check_cluster()
     check_scaling(config)
     check_ports(config)
     check_tracker_packages(config)
@@ -172,6 +173,14 @@ def check_transport(config: RapidConfig) -> None:
             f"weights.transport = {transport!r}: expected GPUs, and torch finds none here; take 'zmq', or set "
             "RAY_ADDRESS to a cluster that has them"
         )
+
+
+def check_cluster() -> None:
+    """Raises UsageError when RAY_ADDRESS names a cluster that does not answer."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        from rapid.cluster import check_answers
+
+        check_answers(address)
 
 
 def check_scaling(config: RapidConfig) -> None:

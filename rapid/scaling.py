@@ -28,11 +28,11 @@ class Scaler:
         self._looked_s = now
         self._changed_s = now
 
-    def follow(self, order: ScaleOrder | None) -> str | None:
+    def follow(self, order: ScaleOrder | None, now: float) -> str | None:
         """Take the hub's newest order; what to tell the user of it, None if it is known already."""
         if order is None or order.number <= self._order:
             return None
-        self._order = order.number
+        self._order, self._agreed, self._changed_s = order.number, [], now
         if order.actors is None:
             self.scaling = self._config.scaling
             if self.scaling == "fixed":

@@ -41,6 +41,8 @@ class Supervisor:
     on_cluster: bool
     tell: Callable[[str], None]
     """Called with each thing that happens which the user should hear of."""
+    is_interrupted: Callable[[], bool] = lambda: False
+    """Whether the user has asked for the end; looked at while parts wait for a place."""
     hub_address: str = ""
     _fleet: Fleet | None = None
     _learner_tasks: list[Any] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Supervisor:
         """Place and start everything. Raises RunFailedError when Ray has no place."""
         config = self.plan.config
         names, bundles = self._bundles()
-        self._group = reserve(bundles, names, config.run.start_timeout_s, self.tell)
+        self._group = reserve(bundles, names, config.run.start_timeout_s, self.tell, self.is_interrupted)
         self._cores = CorePlan([None], [None] * config.learner.ranks) if self.on_cluster else plan_cores(config)
         self._start_hub()
         self._start_learner()
@@ -67,7 +69,7 @@ class Supervisor:
         config = self.plan.config
         cpus = float(config.learner.threads or 1) if self.on_cluster else _LOCAL_CPUS
         rank = {"CPU": cpus, **self._gpu(config.learner.gpus), **self._dedicated(config.learner.resource)}
-        hub = {"CPU": _HUB_CPUS if self.on_cluster else _LOCAL_CPUS}
+        hub = {"CPU": _HUB_CPUS if self.on_cluster else _LOCAL_CPUS, **self._dedicated(config.learner.resource)}
         names = ["hub", *(f"learner-{index}" for index in range(config.learner.ranks))]
         return names, [hub, *([rank] * config.learner.ranks)]
 

@@ -11,7 +11,6 @@ from typing import Any
 from actors.snapshots import remove_orphans
 from rapid.cluster import connect_ray
 from rapid.environment import write_environment
-from rapid.errors import RunFailedError
 from rapid.inspection import ledger_status
 from rapid.preflight import Plan
 from rapid.supervisor import Supervisor
@@ -93,7 +92,7 @@ def _run(plan: Plan, run: RunDirectory) -> list[Record]:
             _interrupts() as interrupts,
         ):
             write_environment(run, config, on_cluster=on_cluster)
-            supervisor = Supervisor(plan, on_cluster, tell)
+            supervisor = Supervisor(plan, on_cluster, tell, lambda: interrupts.count > 0)
             try:
                 view.set_phase("starting hub, learner and actors")
                 supervisor.start()
@@ -101,7 +100,7 @@ def _run(plan: Plan, run: RunDirectory) -> list[Record]:
                     watch.until_done(lambda: interrupts.count > 0)
                     seen = watch.records
                 view.set_phase("ending: actors hand back their leases")
-            except RunFailedError:
+            except Exception:  # Whatever ends the run, what was learned is kept.
                 supervisor.keep_progress()
                 raise
             finally:

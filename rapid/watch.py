@@ -87,7 +87,7 @@ class Watch:
                 is_stopping = True
                 self._supervisor.stop()
                 self._tell("stopping after this step, with a checkpoint; interrupt again to stop at once")
-            fleet = self._pilot.account(self._feed.records(), self._feed.status)
+            fleet = self._pilot.account(self._feed.records(), self._feed.status, is_ending=is_stopping)
             self._gauges.update(fleet, self._supervisor.fleet.restarted)
             self._look()
             if not is_stopping:

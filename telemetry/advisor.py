@@ -2,7 +2,8 @@
 
     R = tokens generated a step / seconds the learner works a step     what the learner would use if it never waited
     r = tokens/s of an actor / share of time its engine was busy       what one actor gives if nothing holds it back
-    n = the least number with n r >= (1 - slack) R                     leaves the learner waiting <= slack of its time
+    n = the least number with n r >= (1 - slack) R                     leaves the learner waiting <= slack of its time,
+        but at most (bound + 1) B / groups of an actor                 all that admission keeps full
 
 The tokens generated a step include those of groups that are filtered or stale, so that what the learner cannot use is
 allowed for. On one machine actors and learner share the cores: another actor then slows the others, which no rate
@@ -39,13 +40,14 @@ class Advice:
     actor_tokens_per_s: float | None = None
 
 
-def advise(records: Sequence[Record], rate: float | None, mode: str) -> Advice:
+def advise(records: Sequence[Record], rate: float | None, mode: str, limit: int) -> Advice:
     """Advice on the number of actors.
 
     Args:
         records: of the run, in order.
         rate: r, from `rate_now` or `rate_at_last`.
         mode: `schedule.mode`.
+        limit: `most_full`.
     """
     if mode != "async":
         return Advice(None, f"in {mode} mode actors and learner take turns: more actors only shorten their turn")
@@ -55,14 +57,25 @@ def advise(records: Sequence[Record], rate: float | None, mode: str) -> Advice:
     if rate is None:
         return Advice(None, "no advice: no actor was busy lately", needed_tokens_per_s=needed)
     actors = max(1, math.ceil((1 - SLACK) * needed / rate))
-    text = f"{actors} would balance the learner: it could use {needed:,.0f} tokens/s, an actor gives {rate:,.0f}"
-    return Advice(actors, text, needed, rate)
+    rates = f"it could use {needed:,.0f} tokens/s, an actor gives {rate:,.0f}"
+    if actors > limit:
+        text = f"{limit}, all that the staleness bound keeps full, though more would balance the learner: {rates}"
+        return Advice(limit, text, needed, rate)
+    return Advice(actors, f"{actors} would balance the learner: {rates}", needed, rate)
+
+
+def most_full(max_staleness: int, batch_groups: int, concurrent_groups: int) -> int:
+    """Actors that admission can keep full: it lets (η + 1) B groups be under way, of which an actor takes so many.
+
+    Beyond it each actor gets fewer groups and gives fewer tokens/s, so that rates would call for ever more of them.
+    """
+    return max(1, -(-(max_staleness + 1) * batch_groups // concurrent_groups))
 
 
 def needed_tokens_per_s(records: Sequence[Record]) -> float | None:
     """R, over the last steps; None before there are enough of them."""
     recent = _recent(records)
-    works_s = sum(record["train_s"] + record["publish_s"] for _, record in recent)
+    works_s = sum((record["train_s"] or 0.0) + (record["publish_s"] or 0.0) for _, record in recent)
     if len(recent) < STEPS // 2 or works_s <= 0:
         return None
     return _tokens(recent) / works_s or None
@@ -98,10 +111,12 @@ def rate_at_last(records: Sequence[Record], timeline: Mapping[str, Sequence[Span
 
 
 def _recent(records: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """The last steps, each with the one before it. The first step of a life includes the start of the engines."""
-    pairs = pairwise(records)
-    return [(before, record) for before, record in pairs if before["incarnation"] == record["incarnation"]][-STEPS:]
+    """The last steps of the newest life, each with the one before it. Its first includes the start of the engines."""
+    life = records[-1]["incarnation"] if records else None
+    return list(pairwise(record for record in records if record["incarnation"] == life))[-STEPS:]
 
 
 def _tokens(recent: Sequence[tuple[Record, Record]]) -> float:
-    return sum(record["generated_tokens_per_s"] * (record["wall_s"] - before["wall_s"]) for before, record in recent)
+    return sum(
+        (record["generated_tokens_per_s"] or 0.0) * (record["wall_s"] - before["wall_s"]) for before, record in recent
+    )

@@ -21,6 +21,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} does not exist: expected a run's folder; is the run's name right?")
         if not any((path / name).exists() for name in ("config.json", "logs", "metrics.jsonl")):
             raise RunDirectoryError(f"{path} is not a run's folder: it has neither config.json, logs nor metrics.jsonl")
-        for name in _FOLDERS:
-            (path / name).mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # whoever only reads may not write
+            for name in _FOLDERS:
+                (path / name).mkdir(exist_ok=True)
         return cls(path)
 
     @property
@@ -231,7 +233,7 @@ def locked(path: Path) -> Iterator[None]:
     """
     with (path / _LOCK).open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
         except BlockingIOError:
             raise RunDirectoryError(
                 f"{path} is in use: expected no other `rapid train` on this run; wait for it to end, stop it, or "
@@ -240,6 +242,16 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:  # A file system without locks is no reason not to train.
             log.warning("%s cannot be locked against a second launcher: %s", path, error)
         yield
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock. Raises BlockingIOError if somebody keeps it: `is_in_use` has it for a moment only."""
+    for pause_s in (0.05, 0.2, 0.5):
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause_s)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _check_follows(history: list[Record], record: Record) -> None:

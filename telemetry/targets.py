@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any
 
 from telemetry.metric import PARTS
 from telemetry.run_dir import write_atomically
+
+log = logging.getLogger(__name__)
 
 _GRACE_S = 30.0
 """A process tells the hub of itself some time after it has written its file."""
@@ -50,6 +53,7 @@ class Targets:
         self._written: set[str] = set()
         self._all = run_dir.parent / ".targets" / f"{run_dir.name}.json"
         self._all_text = ""
+        self._has_failed = False
         for path in self._folder.glob("*.json"):
             path.unlink(missing_ok=True)
 
@@ -57,6 +61,15 @@ class Targets:
         """Follow the hub's newest Status, as plain data; None (it did not answer) changes nothing."""
         if status is None:
             return
+        try:
+            self._follow(status)
+        except OSError as error:
+            # A disk that is full costs Prometheus its way to the run, never the run.
+            if not self._has_failed:
+                log.warning("Prometheus is not told where this run's processes are: %s", error)
+            self._has_failed = True
+
+    def _follow(self, status: Mapping[str, Any]) -> None:
         known = {"hub": status["metrics_address"]}
         known |= {_process(client): client["metrics_address"] for client in status["clients"]}
         for process, address in known.items():
@@ -94,9 +107,10 @@ class Targets:
 
     def close(self) -> None:
         """The run is over: nothing that was written here is served any more."""
-        for process in self._written:
-            (self._folder / f"{process}.json").unlink(missing_ok=True)
-        self._all.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for process in self._written:
+                (self._folder / f"{process}.json").unlink(missing_ok=True)
+            self._all.unlink(missing_ok=True)
 
 
 def _process(client: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from telemetry.advisor import advise, rate_at_last
+from telemetry.advisor import advise, most_full, rate_at_last
 from telemetry.report import tables
 from telemetry.report.by_lag import lag_heatmap, lag_rows
 from telemetry.report.charts import CHARTS
@@ -148,8 +148,9 @@ def _completions(runs: Runs) -> Html:
 def _advice(runs: Runs) -> Html:
     found = []
     for run in runs:
-        mode = str(run.config["schedule"]["mode"])
-        advice = advise(run.records, rate_at_last(run.records, run.timeline), mode)
+        schedule, rate = run.config["schedule"], rate_at_last(run.records, run.timeline)
+        limit = most_full(run.bound, run.config["learner"]["batch_groups"], run.config["actors"]["concurrent_groups"])
+        advice = advise(run.records, rate, str(schedule["mode"]), limit)
         of_run = f"{run.name}: " if len(runs) > 1 else ""
         found.append(tag("p", text(f"{of_run}{advice.text}.")))
     note = "How many the rates of the last steps call for, so that the learner waits for a tenth of its time at most."

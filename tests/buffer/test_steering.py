@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,24 @@ def test_an_order_that_no_launcher_would_follow_is_refused() -> None:
             clock.now += 60
             with pytest.raises(RefusedError, match="no_launcher"):
                 await peer.ask(Scale(actors=2))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        ({"wanted": 2, "running": 2, "least": 2, "most": 2}, "2 throughout"),
+        ({"wanted": 2, "running": 2, "is_ending": True}, "the run ends after the step under way"),
+    ],
+)
+def test_a_run_whose_actors_cannot_change_says_why(fleet: dict[str, Any], said: str) -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "o", "observer") as peer:
+            await peer.ask(Supervise(fleet=FleetStatus(**fleet)))
+            with pytest.raises(RefusedError, match=said):
+                await peer.ask(Scale(actors=3))
 
     run(scenario)
 

@@ -63,6 +63,7 @@ def test_a_job_takes_the_code_along_and_leaves_runs_caches_and_data(tmp_path: Pa
     stays = {
         *("runs/first/checkpoints/step-000020/model/model.safetensors", "data/train.jsonl", ".venv/bin/python"),
         *(".git/HEAD", "rapid/__pycache__/cli.cpython-311.pyc", ".mypy_cache/x", "model.gguf", "docs/deploy.md"),
+        ".env",
     }
     for name in (*travels, *stays):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def test_a_run_joins_the_cluster_of_ray_address_and_leaves_it_as_it_was(cluster:
 
 def train_scripted(cluster: Cluster, folder: Path, *overrides: str) -> Any:
     """A run of the scripted engine on the cluster, which has four CPUs."""
-    fixed = (f"run.directory={folder}", "actors.engine=scripted", "actors.scripted.tokens_per_s=30")
+    fixed = (f"run.directory={folder}", "actors.engine=scripted", "actors.scripted.tokens_per_s=300")
     sets = [part for override in (*fixed, *overrides) for part in ("--set", override)]
     return rapid("train", TINY, "--run", "run", *sets, RAY_ADDRESS=cluster.address, RAY_AUTH_TOKEN=cluster.token)
 
@@ -172,7 +172,8 @@ def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_pat
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
     failed = rapid("train", TINY, "--run", "x", "--set", f"run.directory={tmp_path}", RAY_ADDRESS=address)
-    assert failed.returncode == 1
+    assert failed.returncode == 2
+    assert not (tmp_path / "x").exists()
     assert f"RAY_ADDRESS = '{address}': nobody answers there" in failed.stderr
     assert "unset RAY_ADDRESS" in failed.stderr
     assert "Traceback" not in failed.stderr

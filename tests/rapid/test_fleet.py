@@ -100,13 +100,13 @@ def test_an_actor_that_leaves_is_not_started_again_and_its_number_is_free_once_i
     world.fleet.resize(2)
     assert world.ray.calls[-1] == "start actor-2", "actor-1 is still there"
     world.fleet.ended("run actor-1 2")
-    assert world.told[-1] == "actor-1 has left"
+    assert world.told[-1] == "actor-1 has left, but not as asked: its process died"
     world.fleet.resize(3)
     assert world.ray.calls[-1] == "start actor-1"
     assert world.fleet.restarted == 0
 
 
-def test_an_actor_beyond_its_restarts_is_made_up_for_only_when_another_number_is_wanted(world: Any) -> None:
+def test_an_actor_beyond_its_restarts_is_made_up_for_only_by_an_order(world: Any) -> None:
     world.fleet.resize(2)
     world.fleet.ended("run actor-0 1")
     world.fleet.ended("run actor-0 3")
@@ -115,9 +115,18 @@ def test_an_actor_beyond_its_restarts_is_made_up_for_only_when_another_number_is
     for _ in range(5):
         world.fleet.resize(2)
     assert len(world.ray.calls) == started
-    world.fleet.resize(3)
-    assert world.ray.calls[started:] == ["start actor-0", "start actor-2"]
+    world.fleet.resize(2, renew=True)
+    assert world.ray.calls[started:] == ["start actor-0"]
     assert world.fleet.restarted == 1
+
+
+def test_an_actor_that_lived_long_may_be_restarted_as_often_as_a_new_one(world: Any) -> None:
+    world.fleet.resize(2)
+    for life in range(5):
+        place_all(world)
+        world.now += 700.0
+        world.fleet.ended(next(task for task in world.fleet.tasks() if "actor-0" in task))
+        assert world.fleet.restarted == life + 1
 
 
 def test_without_any_actor_left_the_run_fails(world: Any) -> None:
@@ -149,3 +158,11 @@ def test_who_waits_for_a_place_says_so_more_and_more_rarely_and_too_few_end_the_
     world.now = 601.0
     with pytest.raises(RunFailedError, match="1 of at least 2 actors have a place: actor-1 waits"):
         world.fleet.watch()
+
+
+def test_a_slow_start_is_not_taken_for_want_of_room(world: Any) -> None:
+    world.fleet.resize(2)
+    world.now = 59.0
+    assert world.fleet.room() == 0
+    world.now = 61.0
+    assert world.fleet.room() == -2

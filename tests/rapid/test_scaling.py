@@ -14,19 +14,19 @@ def order(number: int, actors: int | None) -> ScaleOrder:
 
 def test_an_order_is_followed_once() -> None:
     scaler = Scaler(ActorsConfig(count=2, max=4), now=0.0)
-    assert scaler.follow(None) is None
-    assert "asked for 4 actors instead of 2" in str(scaler.follow(order(1, 4)))
-    assert scaler.follow(order(1, 4)) is None
+    assert scaler.follow(None, 0.0) is None
+    assert "asked for 4 actors instead of 2" in str(scaler.follow(order(1, 4), 0.0))
+    assert scaler.follow(order(1, 4), 0.0) is None
     assert scaler.wanted == 4
-    scaler.follow(order(2, None))
+    scaler.follow(order(2, None), 0.0)
     assert (scaler.wanted, scaler.scaling) == (2, "fixed")
 
 
 def test_orders_stay_within_the_bounds_whatever_the_hub_let_through() -> None:
     scaler = Scaler(ActorsConfig(count=2, min=2, max=4), now=0.0)
-    scaler.follow(order(1, 9))
+    scaler.follow(order(1, 9), 0.0)
     assert scaler.wanted == 4
-    scaler.follow(order(2, 1))
+    scaler.follow(order(2, 1), 0.0)
     assert scaler.wanted == 2
 
 
@@ -62,9 +62,9 @@ def test_the_clusters_room_is_filled_up_to_the_maximum_and_given_back() -> None:
 
 def test_an_order_ends_scaling_until_auto_is_ordered() -> None:
     scaler = Scaler(ActorsConfig(count=1, max=4, scaling="advice"), now=0.0)
-    scaler.follow(order(1, 2))
+    scaler.follow(order(1, 2), 0.0)
     assert looks(scaler, SETTLE_S, *[4] * 2 * LOOKS)[-1] == 2
-    scaler.follow(order(2, None))
+    scaler.follow(order(2, None), 0.0)
     assert looks(scaler, 4 * SETTLE_S, *[4] * LOOKS)[-1] == 4
 
 
@@ -79,3 +79,12 @@ def test_an_order_ends_scaling_until_auto_is_ordered() -> None:
 def test_bounds_that_cannot_hold_are_refused(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ActorsConfig.model_validate(fields)
+
+
+def test_what_was_agreed_before_an_order_does_not_count_after_it() -> None:
+    scaler = Scaler(ActorsConfig(count=1, max=5, scaling="advice"), now=0.0)
+    looks(scaler, SETTLE_S, *[5] * (LOOKS - 1))
+    scaler.follow(order(1, 2), 2 * SETTLE_S)
+    scaler.follow(order(2, None), 2 * SETTLE_S)
+    assert looks(scaler, 2 * SETTLE_S + LOOK_EVERY_S, *[5] * LOOKS)[-1] == 2, "the order has to settle first"
+    assert looks(scaler, 3 * SETTLE_S, *[5] * LOOKS) == [2, 2, 5]

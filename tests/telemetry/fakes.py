@@ -149,6 +149,8 @@ CONFIG: dict[str, Any] = {
     "model": {"path": "tiny"},
     "task": {"name": "reasoning_gym", "prompt": "<script>alert(1)</script>"},
     "schedule": {"mode": "async", "max_staleness": 2},
+    "learner": {"batch_groups": 8},
+    "actors": {"concurrent_groups": 8},
 }
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">"
 """What a model may say, and a page may not obey."""
