@@ -44,7 +44,7 @@ def check_run(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, 
         raise UsageError("--resume: expected the run's name; say which with --run NAME")
     name = config.run.name or f"{recipe.stem}-{time.strftime('%m%d-%H%M%S')}"
     run_dir = Path(config.run.directory).expanduser().resolve() / name
-    if run_dir.exists() and not resume:
+    if run_dir.exists() and not resume and not RunDirectory(run_dir).never_began():
         raise UsageError(
             f"run {name!r}: the folder {run_dir} exists; add --resume to go on with it, or choose another --run NAME"
         )

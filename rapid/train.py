@@ -55,7 +55,8 @@ def train(plan: Plan, recipe: Path) -> None:
         RunFailedError: a part that must live died. What was done until then is in the run's folder.
     """
     config = plan.config
-    run = RunDirectory.open(plan.run_dir) if plan.resume else RunDirectory.create(plan.run_dir)
+    # What is there already is a run to resume, or one that ended before its first step.
+    run = RunDirectory.open(plan.run_dir) if plan.run_dir.exists() else RunDirectory.create(plan.run_dir)
     with locked(run.path):
         try:
             seen = _run(plan, run)

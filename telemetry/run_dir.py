@@ -78,6 +78,12 @@ class RunDirectory:
                 (path / name).mkdir(exist_ok=True)
         return cls(path)
 
+    def never_began(self) -> bool:
+        """Whether a launcher made this folder and ended before the first step, so that it may begin anew."""
+        has_config = (self.path / "config.json").is_file()
+        has_steps = self.metrics_path.exists() and self.metrics_path.stat().st_size > 0
+        return has_config and not has_steps and not any(self.checkpoints.glob("step-*")) and not self.is_in_use()
+
     @property
     def name(self) -> str:
         """The run's name."""

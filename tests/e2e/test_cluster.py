@@ -149,6 +149,8 @@ def test_a_learner_that_no_node_can_hold_is_named(cluster: Cluster, tmp_path: Pa
     run = train_scripted(cluster, tmp_path, "learner.threads=64", "run.start_timeout_s=6")
     assert run.returncode == 1, run.stdout + run.stderr
     assert "learner-0 {'CPU': 64.0} (more than any of the 1 nodes has)" in run.stderr
+    again = train_scripted(cluster, tmp_path, "learner.threads=64", "run.start_timeout_s=6")
+    assert again.returncode == 1, "the same command may be given again, since nothing was done"
     assert cluster.parts() == []
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.errors import RecordError, RunDirectoryError
-from telemetry.run_dir import RunDirectory
+from telemetry.run_dir import RunDirectory, locked
 from tests.telemetry.fakes import make_record
 
 
@@ -100,3 +100,18 @@ def test_a_step_is_not_recorded_twice(run_dir: RunDirectory, step: int, incarnat
     run_dir.append_metrics(make_record(2))
     with pytest.raises(RecordError, match="expected a later step, or a higher incarnation"):
         run_dir.append_metrics(make_record(step, incarnation))
+
+
+def test_a_folder_is_free_again_if_its_run_ended_before_the_first_step(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    assert not run.never_began(), "without a configuration it may be anybody's folder"
+    run.write_config({})
+    assert run.never_began()
+    with locked(run.path):
+        assert not run.never_began()
+    run.append_metrics(make_record(1))
+    assert not run.never_began()
+    other = RunDirectory.create(tmp_path / "other")
+    other.write_config({})
+    other.checkpoint_path(1).mkdir()
+    assert not other.never_began()
