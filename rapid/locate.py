@@ -42,8 +42,6 @@ class RunningRun:
 
     name: str
     client: BlockingClient
-    folder: RunDirectory | None
-    """None where only the hub's address is known: the run's files may lie on another machine."""
 
     def inspect(self) -> dict[str, Any]:
         """The hub's Status as plain data. Raises UsageError when the hub does not answer."""
@@ -90,7 +88,7 @@ def reach(run: str | None, runs: Path) -> RunningRun:
             f"run {found.name!r} does not go on: expected a `rapid train` at work in {runs / found.name}, whose "
             "hub.json says where to reach it; start it anew with --resume, or name another run"
         )
-    return RunningRun(found.name, connect(address), found.folder)
+    return RunningRun(found.name, connect(address))
 
 
 def connect(address: str) -> BlockingClient:

@@ -80,7 +80,9 @@ def _describe(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{location}: missing; it has no default"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{location} = {fault['input']!r:.80}: {message[:1].lower()}{message[1:]}"
+    # Of a rule over a whole section the message names the fields; the section itself would only be in the way.
+    value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r:.80}"
+    return f"{location}{value}: {message[:1].lower()}{message[1:]}"
 
 
 def _without_none(annotation: Any) -> Any:

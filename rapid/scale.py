@@ -32,7 +32,7 @@ def scale_actors(number: str, run: str | None, runs: Path) -> str:
     finally:
         running.client.close()
     now = f"it has {fleet['running']} now" + (f", {fleet['pending']} wait for a place" if fleet["pending"] else "")
-    what = f"{wanted} actors" if wanted is not None else "the configured scaling"
+    what = f"{wanted} actor{'s' if wanted != 1 else ''}" if wanted is not None else "the configured scaling"
     return f"run {running.name!r} was asked for {what}; {now}. `rapid top` shows them come and go"
 
 

@@ -37,10 +37,10 @@ class Scaler:
             self.scaling = self._config.scaling
             if self.scaling == "fixed":
                 self.wanted = self._config.count
-            return f"scaling is {self.scaling!r} again, {self.wanted} actors now"
+            return f"scaling is {self.scaling!r} again, {_actors(self.wanted)} now"
         self.scaling, before = "fixed", self.wanted
         self.wanted = self._within(order.actors)
-        return f"asked for {self.wanted} actors instead of {before}"
+        return f"asked for {_actors(self.wanted)}" + (f" instead of {before}" if before != self.wanted else " again")
 
     def consider(self, now: float, advised: int | None, room: int) -> str | None:
         """Scale by advice or by the cluster's room; what to tell the user, None if nothing changes.
@@ -61,8 +61,12 @@ class Scaler:
         before, self.wanted = self.wanted, self._agreed[0]
         self._agreed, self._changed_s = [], now
         reason = "by the rates measured" if self.scaling == "advice" else "by the cluster's room"
-        return f"{self.wanted} actors instead of {before}, {reason}"
+        return f"{_actors(self.wanted)} instead of {before}, {reason}"
 
     def _within(self, actors: int) -> int:
         most = self._config.max
         return max(self._config.min, actors if most is None else min(actors, most))
+
+
+def _actors(number: int) -> str:
+    return f"{number} actor" + ("s" if number != 1 else "")
