@@ -232,10 +232,13 @@ class Hub:
         return Acknowledge()
 
     async def _inspect(self, peer: bytes, message: Inspect) -> Status:
+        return self._status(message.records_after)
+
+    def _status(self, records_after: int | None) -> Status:
         return self._desk.status(
             self.machine,
             self._clients,
-            message.records_after,
+            records_after,
             metrics_address="" if self._gauges is None else self._gauges.address,
         )
 
@@ -247,9 +250,9 @@ class Hub:
         self._desk.records.add(message.records)
         return Acknowledge()
 
-    async def _supervise(self, peer: bytes, message: Supervise) -> Acknowledge:
+    async def _supervise(self, peer: bytes, message: Supervise) -> Status:
         self._desk.steering.account(message.fleet, self._clock())
-        return Acknowledge()
+        return self._status(message.records_after)
 
     async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
         self._desk.steering.ask(message.actors, self._clock())

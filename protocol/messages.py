@@ -112,9 +112,12 @@ class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Supervise(Message, frozen=True, kw_only=True):
-    """Launcher to hub, about twice a second. Answer: Acknowledge. It follows the `order` of the hub's Status."""
+    """Launcher to hub, about twice a second: its account, and the question of Inspect. Answer: Status, whose `order`
+    it follows."""
 
     fleet: FleetStatus
+    records_after: Count | None = None
+    """As of Inspect."""
 
 
 class Scale(Message, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
-from protocol.messages import AnyMessage, Inspect, Status
+from protocol.messages import AnyMessage, FleetStatus, Inspect, Status, Supervise
 from telemetry.record import Record, current_line
 from telemetry.run_dir import RunDirectory
 
@@ -40,9 +40,11 @@ class Feed:
         self.status: dict[str, Any] | None = None
         """The hub's last Status as plain data, without records; None before it has answered."""
 
-    def ask(self) -> Future[AnyMessage]:
-        """Ask the hub, without waiting; give the future to `take` when it is done."""
-        return self._client.submit(Inspect(records_after=None if self._has_file() else self._num_records), ANSWER_S)
+    def ask(self, fleet: FleetStatus | None = None) -> Future[AnyMessage]:
+        """Ask the hub, without waiting; give the future to `take` when it is done. The launcher gives its `fleet`."""
+        after = None if self._has_file() else self._num_records
+        question = Inspect(records_after=after) if fleet is None else Supervise(fleet=fleet, records_after=after)
+        return self._client.submit(question, ANSWER_S)
 
     def take(self, answer: Future[AnyMessage]) -> bool:
         """Wait for the answer and keep it. False if there is none: then what is known stays."""
@@ -59,9 +61,9 @@ class Feed:
         self._keep(self.status.pop("records"), status.num_records)
         return True
 
-    def look(self) -> bool:
-        """Ask and wait."""
-        return self.take(self.ask())
+    def look(self, fleet: FleetStatus | None = None) -> bool:
+        """Ask and wait, as `ask` and `take`."""
+        return self.take(self.ask(fleet))
 
     def records(self) -> list[Record]:
         """The step records so far, one a step."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.blocking import BlockingClient
-from protocol.messages import FleetStatus, ScaleOrder, Supervise
+from protocol.messages import FleetStatus, ScaleOrder
 from rapid.scaling import Scaler
 from rapid.supervisor import Supervisor
 from telemetry.advisor import Advice, advise, most_full, rate_now
@@ -17,11 +16,10 @@ from telemetry.record import Record
 
 
 class Pilot:
-    """For the launcher's loop: `account`, ask the hub for its status, `steer` by that."""
+    """For the launcher's loop: give the hub the `account`, and `steer` by the status that it answers."""
 
-    def __init__(self, supervisor: Supervisor, client: BlockingClient, tell: Callable[[str], None]) -> None:
+    def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
         config = supervisor.plan.config
-        self._client = client
         self._fleet, self._tell, self._mode = supervisor.fleet, tell, config.schedule.mode.value
         self._scaler = Scaler(config.actors, time.monotonic())
         self._limit = most_full(
@@ -32,14 +30,11 @@ class Pilot:
     def account(
         self, records: Sequence[Record], status: dict[str, Any] | None, *, is_ending: bool = False
     ) -> FleetStatus:
-        """Tell the hub of the actors there are and of what is advised, by the records so far and its last status."""
+        """The actors there are and what is advised, by the records so far and the hub's last status."""
         self._advice = advise(records, rate_now(status["clients"]) if status else None, self._mode, self._limit)
         scaler, advice = self._scaler, self._advice
         fleet = self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
-        fleet = msgspec.structs.replace(fleet, is_ending=is_ending)
-        # Whether it is heard shows in the next status.
-        self._client.submit(Supervise(fleet=fleet))
-        return fleet
+        return msgspec.structs.replace(fleet, is_ending=is_ending)
 
     def steer(self, status: dict[str, Any] | None) -> None:
         """Start or dismiss actors as the hub's newest order, the rates or the cluster's room say."""

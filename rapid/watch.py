@@ -67,17 +67,14 @@ class Watch:
             stack.callback(self._hang_up, client)
             self._gauges = LauncherGauges(telemetry, run)
             stack.callback(self._gauges.close)
-            self._feed, self._pilot = Feed(client, run), Pilot(supervisor, client, tell)
+            self._feed, self._pilot = Feed(client, run), Pilot(supervisor, tell)
+            self.records: list[Record] = []
+            """The step records seen so far, also those of a metrics.jsonl on another machine."""
             self._stack = stack.pop_all()
 
     def _hang_up(self, client: BlockingClient) -> None:
         self._tell.client = None
         client.close()
-
-    @property
-    def records(self) -> list[Record]:
-        """The step records seen so far, also those of a metrics.jsonl on another machine."""
-        return self._feed.records()
 
     def until_done(self, is_interrupted: Callable[[], bool]) -> None:
         """Go on until the learner has done its last step, or the one under way when `is_interrupted` says so."""
@@ -87,20 +84,20 @@ class Watch:
                 is_stopping = True
                 self._supervisor.stop()
                 self._tell("stopping after this step, with a checkpoint; interrupt again to stop at once")
-            fleet = self._pilot.account(self._feed.records(), self._feed.status, is_ending=is_stopping)
-            self._gauges.update(fleet, self._supervisor.fleet.restarted)
-            self._look()
+            self._look(is_ending=is_stopping)
             if not is_stopping:
                 self._pilot.steer(self._feed.status)
-        self._look()
+        self._look(is_ending=True)
 
-    def _look(self) -> None:
-        self._feed.look()
-        status, records = self._feed.status, self._feed.records()
+    def _look(self, *, is_ending: bool) -> None:
+        fleet = self._pilot.account(self.records, self._feed.status, is_ending=is_ending)
+        self._gauges.update(fleet, self._supervisor.fleet.restarted)
+        self._feed.look(fleet)
+        status, self.records = self._feed.status, self._feed.records()
         self._targets.look(status)
         self._view.set_phase(starting_phase(status))
-        self._view.update(records, status)
-        self._trackers.offer(records)
+        self._view.update(self.records, status)
+        self._trackers.offer(self.records)
 
     def __enter__(self) -> Watch:
         return self

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 from telemetry.catalogue import ACTOR_BUSY, ACTOR_TOKEN_RATE
@@ -112,8 +112,8 @@ def rate_at_last(records: Sequence[Record], timeline: Mapping[str, Sequence[Span
 
 def _recent(records: Sequence[Record]) -> list[tuple[Record, Record]]:
     """The last steps of the newest life, each with the one before it. Its first includes the start of the engines."""
-    life = records[-1]["incarnation"] if records else None
-    return list(pairwise(record for record in records if record["incarnation"] == life))[-STEPS:]
+    newest = takewhile(lambda record: record["incarnation"] == records[-1]["incarnation"], reversed(records))
+    return list(pairwise(list(islice(newest, STEPS + 1))[::-1]))
 
 
 def _tokens(recent: Sequence[tuple[Record, Record]]) -> float:

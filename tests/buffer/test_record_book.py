@@ -4,7 +4,7 @@ import pytest
 
 from buffer import record_book
 from buffer.record_book import MAX_RECORDS, RecordBook
-from protocol.codec import encode
+from protocol.codec import decode, encode
 from protocol.errors import RefusedError
 from protocol.messages import Records
 from tests.telemetry.fakes import make_record, make_run
@@ -55,4 +55,4 @@ def test_what_is_no_record_is_refused() -> None:
 def test_a_full_book_fits_a_message() -> None:
     book = RecordBook()
     book.add(make_run(MAX_RECORDS))
-    encode(Records(records=book.after(0)))
+    assert decode(encode(Records(records=book.after(0)))) == Records(records=book.after(0))

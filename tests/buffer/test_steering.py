@@ -18,12 +18,10 @@ def test_an_order_reaches_the_launcher_until_the_next_one_replaces_it() -> None:
     async def scenario() -> None:
         hub = make_hub()
         async with serving(hub), Peer(hub, "o", "observer") as peer:
-            await peer.ask(Supervise(fleet=FLEET))
-            assert (await peer.status()).order is None
+            assert (await peer.ask(Supervise(fleet=FLEET))).order is None
             await peer.ask(Scale(actors=4))
             for _ in range(2):
-                await peer.ask(Supervise(fleet=FLEET))
-                status = await peer.status()
+                status = await peer.ask(Supervise(fleet=FLEET))
                 assert (status.order, status.fleet) == (ScaleOrder(number=1, actors=4), FLEET)
             await peer.ask(Scale(actors=None))
             assert (await peer.status()).order == ScaleOrder(number=2, actors=None)

@@ -119,7 +119,7 @@ class Hosts:
             for host in self.hosts:
                 self._connect(host)
                 self._boot(host)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: no namespace may be left.
             self.__exit__()
             raise
         return self
