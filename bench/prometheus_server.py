@@ -22,12 +22,17 @@ _START_S = 30.0
 class PrometheusServer:
     """Scrapes every second all runs in `runs`, a folder within `folder`. Close it.
 
+    Args:
+        folder: an existing one, for all that it reads and writes.
+        evaluation_interval: time between two evaluations of the rules, such as "1s"; None leaves that of
+            `deploy/prometheus`.
+
     Raises:
         FileNotFoundError: Prometheus is not installed.
         RuntimeError: it did not start; the message holds its log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, evaluation_interval: str | None = None) -> None:
         self.runs = folder / "runs"
         # It is told of new files in a folder that was there when it started; others it finds by asking.
         (self.runs / ".targets").mkdir(parents=True)
@@ -35,7 +40,9 @@ class PrometheusServer:
         etc = folder / "etc" / "prometheus"
         shutil.copytree(ROOT / "deploy" / "prometheus", etc)
         config = yaml.safe_load((etc / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["global"]["scrape_interval"] = "1s"
+        if evaluation_interval is not None:
+            config["global"]["evaluation_interval"] = evaluation_interval
         (etc / "prometheus.yml").write_text(yaml.safe_dump(config))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

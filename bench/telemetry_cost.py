@@ -1,10 +1,10 @@
 """What telemetry costs: `python -m bench.telemetry_cost --pairs 4`. Needs Prometheus on this machine.
 
 Runs the quick start in pairs, alternately watched and unwatched (A B, B A, ...): watched means that the processes serve
-metrics, that Prometheus on this same machine scrapes them every second and evaluates the alert rules, and that a client
-asks the hub for its status every second, as `rapid top` does. Unwatched means none of these. The policy stands still (a
-learning rate next to 0, nothing filtered), so that all runs have the same work to do. The first steps, in which the
-engine warms up, are left out.
+metrics, that Prometheus on this same machine scrapes them every second and evaluates the alert rules as often as
+`deploy/prometheus` says, and that a client asks the hub for its status every second, as `rapid top` does. Unwatched
+means none of these. The policy stands still (a learning rate next to 0, nothing filtered), so that all runs have the
+same work to do. The first steps, in which the engine warms up, are left out.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ BOARDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "deploy/gr
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
-    server = PrometheusServer(tmp_path)
+    server = PrometheusServer(tmp_path, evaluation_interval="1s")
     yield server
     server.close()
 
