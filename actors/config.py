@@ -68,7 +68,8 @@ class ActorsConfig(Section):
     min: int = Field(1, ge=1)
     """Fewest actors. The run begins as soon as so many have a place, and no scaling goes below."""
     max: int | None = Field(None, ge=1)
-    """Most actors that any scaling may reach. None is no bound."""
+    """Most actors that any scaling may reach. None lets `rapid scale` reach what the machines there are can hold, or
+    more with --force."""
     scaling: Literal["fixed", "cluster", "advice"] = "fixed"
     """Who says how many actors there are. "fixed": `count`, until `rapid scale` says otherwise. "cluster": as many as
     the cluster has room for. "advice": as many as balance the learner by the rates measured, on which Ray's

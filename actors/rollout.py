@@ -2,13 +2,14 @@
 
     loop            consumes                      produces                    waits for
     receive         manifests pushed by the hub   snapshots                   the publisher
-    load            snapshots                     an engine of new version    a snapshot, its turn
+    load, turn      snapshots, phases             an engine of new version    a snapshot, its turn
     lease           room in the engine            leases                      the hub, which grants within the bound
     group, many     a lease                       Submit or Return            the engine, the reward workers, the hub
     beat            what all this comes to        heartbeats                  the clock
 
-A group under way is a task of its own, so that its successor starts as soon as the engine has room, whatever becomes of
-its rewards. Weights are loaded between two decoding steps while groups are under way.
+A group under way is a task of its own (actors.workload), so that its successor starts as soon as the engine has room,
+whatever becomes of its rewards. Weights are loaded between two decoding steps while groups are under way
+(actors.engine_driver).
 """
 
 from __future__ import annotations
@@ -16,38 +17,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from actors.activity import Activity
-from actors.engine import Engine, WeightSnapshot
-from actors.group_maker import GroupFailedError, GroupMaker
+from actors.engine import Engine
+from actors.engine_driver import EngineDriver
 from actors.hub_link import HubLink
 from actors.settings import RolloutSettings
 from actors.text import ChatText
 from actors.weights import WeightReceiver
-from protocol.errors import ProtocolError, RefusedError
-from protocol.messages import (
-    AnyMessage,
-    Drain,
-    Goodbye,
-    Heartbeat,
-    Lease,
-    Phase,
-    Return,
-    Submit,
-    WeightManifest,
-    Work,
-    WorkItem,
-)
-from protocol.version import PolicyVersion
+from actors.workload import GOODBYE_S, Workload, cancel_all
+from protocol.errors import ProtocolError
+from protocol.messages import AnyMessage, Drain, Goodbye, Heartbeat, Lease, Phase, WeightManifest, Work
 from telemetry.exporter import Exporter
 from telemetry.timeline import Timeline
 
 log = logging.getLogger(__name__)
-
-_GOODBYE_S = 2.0
-_CANCEL_AGAIN_S = 0.2
 
 
 async def run_actor(settings: RolloutSettings, stop: asyncio.Event, leave: asyncio.Event) -> None:
@@ -117,26 +102,15 @@ class Rollout:
         timeline: Timeline,
     ) -> None:
         self._name, self._config = settings.name, settings.actors
-        self._engine = engine
-        self._timeline = timeline
+        self._engine, self._timeline = engine, timeline
         self._activity = Activity(exporter)
         self._activity.on_change = self._mark
-        self._room_changed, self._beat_now = asyncio.Event(), asyncio.Event()
-        self._maker = GroupMaker(settings, task, text, engine, runner, self._activity, self._leave_engine)
+        self._beat_now = asyncio.Event()
         self._receiver = WeightReceiver(settings.weights, settings.name)
+        self._driver = EngineDriver(engine, self._receiver, self._activity, self._mark, self._beat_now.set)
         self._link = HubLink(settings.hub_address, settings.name, self._on_push, metrics_address=exporter.address or "")
-        self._groups: dict[str, asyncio.Task[None]] = {}
-        self._undrawn: set[str] = set()  # leases whose tokens are not all drawn, begun or not
-        self._goodbyes: set[asyncio.Task[None]] = set()
-        self._draining = self._is_ending = False
-        self._loading: PolicyVersion | None = None
-        self._started, self._loaded, self._awake = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._awake.set()
-        self._turn_lock = asyncio.Lock()
-        self._engine_awake = asyncio.Event()
-        self._engine_awake.set()
-        self._phase_changed = asyncio.Event()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._work = Workload(settings, task, text, engine, runner, self._activity, self._link, self._mark)
+        self._is_leaving = self._is_ending = False
 
     async def run(self, stop: asyncio.Event, leave: asyncio.Event) -> None:
         """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise.
@@ -144,11 +118,12 @@ class Rollout:
         Once `leave` is set, nothing new is begun, and `stop` is set when what is under way is done, or after
         `actors.leave_s`.
         """
-        loops = [self._greet_and_beat(), self._receiver.run(), self._start(), self._load(), self._lease(), self._turn()]
-        loops.append(self._leave(leave, stop))
+        driver = self._driver
+        loops = [self._greet_and_beat(), self._receiver.run(), driver.start(), driver.load(), driver.turn()]
+        loops += [self._lease(), self._leave(leave, stop)]
         tasks = [asyncio.create_task(loop) for loop in loops]
         stopper = asyncio.create_task(stop.wait())
-        ended: set[asyncio.Future[Any]] = {stopper, self._failure, *tasks}
+        ended: set[asyncio.Future[Any]] = {stopper, self._work.failure, *tasks}
         try:
             while not stopper.done():
                 done, ended = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
@@ -157,23 +132,19 @@ class Rollout:
         finally:
             await self._end([stopper, *tasks])
 
-    # --- what the hub pushes ------------------------------------------------------------------------
-
     def _on_push(self, message: AnyMessage) -> None:
         if isinstance(message, WeightManifest):
             self._receiver.offer(message)
         elif isinstance(message, Phase):
-            (self._awake.set if message.generating else self._awake.clear)()
-            self._phase_changed.set()
-            self._room_changed.set()
+            self._driver.give_turn(message.generating)
+            self._work.changed.set()
         elif isinstance(message, Drain):
             log.info("drained: %s", message.reason)
-            self._draining = True
+            self._work.is_draining = True
             if message.abandon:
-                for task in self._groups.values():
-                    task.cancel()
+                self._work.abandon()
 
-    # --- loops --------------------------------------------------------------------------------------
+    # --- what the actor tells -----------------------------------------------------------------------
 
     async def _greet_and_beat(self) -> None:
         await self._link.greet()
@@ -194,7 +165,8 @@ class Rollout:
             version=version,
             waiting_for=self._waiting_for(),
             metrics=metrics,
-            leases=list(self._groups),
+            leases=self._work.leases,
+            is_leaving=self._is_leaving,
         )
 
     def _mark(self) -> None:
@@ -204,81 +176,34 @@ class Rollout:
     def _doing(self) -> tuple[str, str]:
         if self._is_ending:
             return "end", ""
-        if not self._started.is_set():
+        if not self._driver.started.is_set():
             return "start", "the engine"
-        if self._loading is not None:
-            return "load", f"weights {self._loading}"
+        if self._driver.loading is not None:
+            return "load", f"weights {self._driver.loading}"
         reason = self._waiting_for()
-        if not self._engine_awake.is_set():
+        if not self._driver.is_awake:
             return "asleep", reason
         return ("wait", reason) if reason else ("generate", f"weights {self._engine.version}")
 
     def _waiting_for(self) -> str:
         if not self._link.is_reachable:
             return "the hub"
-        if not self._started.is_set():
+        if not self._driver.started.is_set():
             return "the engine to start"
-        if not self._loaded.is_set():
+        if not self._driver.loaded.is_set():
             return "weights"
-        if not self._awake.is_set():
+        if not self._driver.is_turn:
             return "its turn: the learner trains"
         if self._activity.num_generating:
             return ""
-        if self._groups:
+        if self._work.leases:
             return "rewards"
-        return "nothing: drained" if self._draining else "a lease"
+        return "nothing: drained" if self._work.is_draining else "a lease"
 
-    async def _start(self) -> None:
-        self._mark()
-        await self._engine.start()
-        self._started.set()
-        self._mark()
-
-    async def _load(self) -> None:
-        await self._started.wait()
-        while True:
-            snapshot = await self._receiver.take()
-            is_loaded = False
-            while not is_loaded:
-                await self._engine_awake.wait()
-                async with self._turn_lock:
-                    # A sleeping engine has no memory for weights, and may have fallen asleep before the lock was ours.
-                    if self._engine_awake.is_set():
-                        await self._load_snapshot(snapshot)
-                        is_loaded = True
-
-    async def _load_snapshot(self, snapshot: WeightSnapshot) -> None:
-        self._loading = snapshot.version
-        self._mark()
-        try:
-            await self._engine.load_weights(snapshot)
-        finally:
-            self._loading = None
-            self._receiver.release(snapshot)
-        self._activity.count_load(snapshot.fetch_s, self._engine.metrics.load_s)
-        log.info("loaded weights %s in %.2f s", snapshot.version, self._engine.metrics.load_s)
-        self._loaded.set()
-        self._mark()
-        # The hub grants by what it knows of our version, also to a request that it is holding back.
-        self._beat_now.set()
-
-    async def _turn(self) -> None:
-        await self._started.wait()
-        while True:
-            await self._phase_changed.wait()
-            self._phase_changed.clear()
-            async with self._turn_lock:
-                if self._awake.is_set():
-                    await self._engine.wake()
-                    self._engine_awake.set()
-                else:
-                    self._engine_awake.clear()
-                    await self._engine.sleep()
-                self._mark()
-            self._beat_now.set()
+    # --- leases -------------------------------------------------------------------------------------
 
     async def _lease(self) -> None:
-        await self._loaded.wait()
+        await self._driver.loaded.wait()
         while True:
             num_groups = await self._wait_for_room()
             version, wait_s = self._engine.version, self._config.lease_wait_s
@@ -287,107 +212,37 @@ class Rollout:
             work = await self._link.request(lease, wait_s)
             assert isinstance(work, Work)
             for item in work.items:
-                self._begin(item)
+                self._work.begin(item)
 
     async def _wait_for_room(self) -> int:
         """Until there is something to lease for; how many groups."""
-        wanted = self._config.concurrent_groups + self._config.lease_batch
         while True:
-            self._room_changed.clear()
-            # Groups that only wait for rewards leave the engine free, but there must be an end to them too.
-            room = min(wanted - len(self._undrawn), 2 * wanted - len(self._groups))
-            if room > 0 and self._awake.is_set() and not self._draining:
+            self._work.changed.clear()
+            if self._driver.is_turn and (room := self._work.room) > 0:
                 return room
-            await self._room_changed.wait()
-
-    async def _leave(self, asked: asyncio.Event, stop: asyncio.Event) -> None:
-        await asked.wait()
-        self._draining = True
-        log.info("asked to leave, with %d groups to finish", len(self._groups))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.leave_s):
-                while self._groups:
-                    await asyncio.wait(self._groups.values())
-        stop.set()
-
-    # --- one group ----------------------------------------------------------------------------------
-
-    def _begin(self, item: WorkItem) -> None:
-        if self._draining:
-            self._hand_back(item)
-            return
-        self._undrawn.add(item.lease_id)
-        task = asyncio.create_task(self._run_group(item))
-        self._groups[item.lease_id] = task
-        task.add_done_callback(lambda _: self._finish(item, task))
-
-    def _finish(self, item: WorkItem, task: asyncio.Task[None]) -> None:
-        del self._groups[item.lease_id]
-        self._leave_engine(item)
-        self._mark()
-        if task.cancelled():
-            # Here and not within the task, which a cancellation may reach before its first line.
-            self._hand_back(item)
-        elif (error := task.exception()) is not None and not self._failure.done():
-            self._failure.set_exception(error)
-
-    def _leave_engine(self, item: WorkItem) -> None:
-        self._undrawn.discard(item.lease_id)
-        self._room_changed.set()
-
-    async def _run_group(self, item: WorkItem) -> None:
-        try:
-            group = await self._maker.make(item)
-            answer: AnyMessage = Submit(lease_id=item.lease_id, group=group)
-        except GroupFailedError as error:
-            log.warning("group %s failed, attempt %d: %s", item.entry_id, item.attempt, error)
-            self._activity.count_failed()
-            answer = Return(lease_id=item.lease_id, failed=True, reason=str(error))
-        try:
-            await self._link.request(answer)
-        except RefusedError as error:
-            log.warning("group %s is void: %s", item.entry_id, error)
-            self._activity.groups_void += 1
-        else:
-            if isinstance(answer, Submit):
-                self._activity.count_submitted()
-
-    def _hand_back(self, item: WorkItem) -> None:
-        goodbye = asyncio.create_task(self._return_lease(item))
-        self._goodbyes.add(goodbye)
-        goodbye.add_done_callback(self._goodbyes.discard)
-
-    async def _return_lease(self, item: WorkItem) -> None:
-        # Once is enough: a lease that is not returned runs out.
-        with contextlib.suppress(ProtocolError):
-            await self._link.say(Return(lease_id=item.lease_id, failed=False, reason="drained"), _GOODBYE_S)
+            await self._work.changed.wait()
 
     # --- the end ------------------------------------------------------------------------------------
 
+    async def _leave(self, asked: asyncio.Event, stop: asyncio.Event) -> None:
+        await asked.wait()
+        self._is_leaving = self._work.is_draining = True
+        # So that those that stay get the leases that this one would have been given.
+        self._beat_now.set()
+        log.info("asked to leave, with %d groups to finish", len(self._work.leases))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.leave_s):
+                await self._work.wait_until_empty()
+        stop.set()
+
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
-        self._draining = self._is_ending = True
+        self._is_ending = True
         self._mark()
-        await cancel_all([*tasks, *self._groups.values()])
-        await asyncio.gather(*self._goodbyes)
+        await cancel_all(tasks)
+        await self._work.close()
         # A hub that hears no goodbye notices the silence, later.
         with contextlib.suppress(ProtocolError):
-            await self._link.say(Goodbye(name=self._name), _GOODBYE_S)
+            await self._link.say(Goodbye(name=self._name), GOODBYE_S)
         await self._engine.close()
         await self._receiver.close()
         await self._link.close()
-
-
-async def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until all have ended; their errors are dropped.
-
-    Once is not enough: libraries use `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes
-    together with its result, and the task goes on.
-    """
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        done, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
-        for task in done:
-            if not task.cancelled():
-                task.exception()

@@ -100,6 +100,10 @@ class ActorSide:
         """Time passes: leases that have run out return."""
         self._books.release(self._books.leases.void_expired(now), "expired", count="leases_expired")
 
+    def leaving(self, actor: str) -> None:
+        """An actor takes no more leases, and finishes those that it holds: the others share what there will be."""
+        self._at_work.discard(actor)
+
     def gone(self, actor: str) -> None:
         """An actor died or left: its leases return."""
         self._at_work.discard(actor)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol.errors import RefusedError
-from protocol.messages import ClientStatus, Heartbeat, Hello
+from protocol.messages import Heartbeat, Hello
+from protocol.status import ClientStatus
 from protocol.version import PolicyVersion
 
 
@@ -26,6 +27,8 @@ class ClientRecord:
     """When it began to wait for this, or to work."""
     metrics: dict[str, float] = field(default_factory=dict)
     gone: bool = False
+    is_leaving: bool = False
+    """Whether it takes no more leases."""
     told_s: float = 0.0
     """When it was last sent a push; -inf after one that could not be sent."""
     lease_requests: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from buffer.states import Event
 from buffer.store import Transition
-from protocol.messages import MAX_NOTE, LogLine
+from protocol.status import MAX_NOTE, LogLine
 
 MAX_LINES = 60
 SAME_LINE_S = 60.0

@@ -3,6 +3,7 @@
     event                    who                what it may unblock
     lease                    an actor           -
     submit, give_back        an actor           pull; lease (a group filtered, failed or stale makes room)
+    leaving                  an actor           lease (of the others, who share what there is)
     expire, client_gone      time, silence      lease
     pull                     the learner        -
     commit                   the learner        lease (room), the end of the run

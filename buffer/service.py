@@ -41,23 +41,18 @@ from protocol.messages import (
     Goodbye,
     Heartbeat,
     Hello,
-    Inspect,
     Lease,
     LedgerState,
-    Note,
     Pull,
     Records,
     Return,
-    RunFacts,
-    Scale,
     Settle,
     Snapshot,
-    Status,
     Submit,
-    Supervise,
     WeightManifest,
     Work,
 )
+from protocol.status import Inspect, Note, RunFacts, Scale, Status, Supervise
 from telemetry.exporter import Exporter
 
 log = logging.getLogger(__name__)
@@ -227,6 +222,10 @@ class Hub:
         self._catch_up(record)
         if record.role == "actor":
             self.machine.actors.renew(message.name, message.leases, now)
+        if message.is_leaving and not record.is_leaving:
+            record.is_leaving = True
+            self._step(self.machine.actors.leaving, message.name)
+            self._bell.ring()
         if has_new_weights:
             self._bell.ring()
         return Acknowledge()
@@ -255,7 +254,7 @@ class Hub:
         return self._status(message.records_after)
 
     async def _scale(self, peer: bytes, message: Scale) -> Acknowledge:
-        self._desk.steering.ask(message.actors, self._clock())
+        self._desk.steering.ask(message.actors, self._clock(), force=message.force)
         return Acknowledge()
 
     async def _lease(self, peer: bytes, message: Lease) -> Work:
@@ -266,7 +265,7 @@ class Hub:
         request, deadline = record.lease_requests, self._deadline(message.wait_s)
         while True:
             ring = self._bell.listen()
-            if record.gone or record.lease_requests != request:
+            if record.gone or record.is_leaving or record.lease_requests != request:
                 return Work(items=[])
             version = record.version or message.version
             items = self._step(self.machine.actors.lease, message.name, message.max_groups, version, self._clock())

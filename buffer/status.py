@@ -11,7 +11,8 @@ from buffer.record_book import RecordBook
 from buffer.states import Event
 from buffer.steering import Steering
 from buffer.store import Transition
-from protocol.messages import Hello, RunFacts, Status
+from protocol.messages import Hello
+from protocol.status import RunFacts, Status
 
 
 class StatusDesk:

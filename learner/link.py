@@ -19,15 +19,14 @@ from protocol.messages import (
     Commit,
     Heartbeat,
     Hello,
-    Inspect,
     LedgerState,
     Pull,
     Records,
     Settle,
     Snapshot,
-    Status,
     WeightManifest,
 )
+from protocol.status import Inspect, Status
 from protocol.version import PolicyVersion
 
 log = logging.getLogger(__name__)

@@ -22,19 +22,17 @@ from protocol.messages import (
     Acknowledge,
     AnyMessage,
     Batch,
-    ClientStatus,
     Commit,
     Heartbeat,
     Hello,
-    Inspect,
     LedgerState,
     Pull,
     Records,
     Settle,
     Snapshot,
-    Status,
     WeightManifest,
 )
+from protocol.status import ClientStatus, Inspect, Status
 from protocol.version import Lineage, PolicyVersion
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -74,18 +75,22 @@ scale_app = typer.Typer(no_args_is_help=True, help="Change a run while it goes o
 app.add_typer(scale_app, name="scale")
 
 
-@scale_app.command("actors")
+# Otherwise -1 is taken for an option, and the complaint is about that.
+@scale_app.command("actors", context_settings={"ignore_unknown_options": True})
 def scale_actors(
     number: Annotated[str, typer.Argument(help='How many, or "auto" for the scaling that the recipe names.')],
     run: Annotated[
         str | None, typer.Argument(help="Name, folder, or tcp://HOST:PORT of its hub; left out, the one that goes on.")
     ] = None,
     runs: RunsFolder = Path("runs"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Also more than the machines there are can hold, without actors.max.")
+    ] = False,
 ) -> None:
     """Have so many actors from now on."""
     from rapid.scale import scale_actors as ask
 
-    print(ask(number, run, runs))
+    print(ask(number, run, runs, force=force), flush=True)
 
 
 @app.command()
@@ -118,7 +123,7 @@ def report(
     """Write report.html and the plots of a run, or compare several runs on one page."""
     from rapid.inspection import write_report
 
-    print(write_report(names, runs, out))
+    print(write_report(names, runs, out), flush=True)
 
 
 @app.command()
@@ -139,7 +144,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: 2 for what the user can mend before anything started, 1 for a run that failed, 130 for Ctrl-C."""
-    from rapid.errors import RunFailedError, UsageError
+    from rapid.errors import RunFailedError, StartInterruptedError, UsageError, is_disk_full
 
     try:
         app(standalone_mode=True)
@@ -147,9 +152,13 @@ def main() -> None:
         sys.exit(_fail(error, 2))
     except RunFailedError as error:
         sys.exit(_fail(error, 1))
+    except StartInterruptedError as error:
+        sys.exit(_fail(error, 130))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # Those of the folders below explain themselves; of others the traceback is wanted.
+        if isinstance(error, OSError) and is_disk_full(error):
+            sys.exit(_fail_for_space(error))
         if not _explains_itself(error):
             raise
         sys.exit(_fail(error, 1))
@@ -161,6 +170,14 @@ def _explains_itself(error: Exception) -> bool:
     from telemetry.errors import TelemetryError
 
     return isinstance(error, EngineError | BufferFault | TelemetryError)
+
+
+def _fail_for_space(error: OSError) -> int:
+    what = error.filename or "the output"
+    print(f"rapid: {what} cannot be written: {error.strerror}; free some space, and try again", file=sys.stderr)
+    # What could not be printed is not tried again when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _fail(error: Exception, status: int) -> int:

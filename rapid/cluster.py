@@ -15,7 +15,7 @@ import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from rapid.errors import RunFailedError, UsageError
+from rapid.errors import RunFailedError, StartInterruptedError, UsageError
 
 _REMOVE_ATTEMPTS = 10
 _ANSWER_S = 10.0
@@ -100,7 +100,7 @@ def reserve(
 
     Raises:
         RunFailedError: they do not come.
-        KeyboardInterrupt: `is_interrupted` says so.
+        StartInterruptedError: `is_interrupted` says so.
 
     Args:
         bundles: resources of each part.
@@ -112,7 +112,7 @@ def reserve(
     while not group.wait(timeout_seconds=min(1.0, timeout_s)):
         if is_interrupted():
             remove_placement_group(group)
-            raise KeyboardInterrupt
+            raise StartInterruptedError("the parts waited for a place")
         waited_s = time.monotonic() - begin_s
         text = f"{_waiting_for(bundles, names)} for {waited_s:.0f} s"
         if waited_s >= timeout_s:

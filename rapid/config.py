@@ -9,7 +9,7 @@ from buffer.config import BufferConfig
 from learner.config import AlgorithmConfig, LearnerConfig
 from protocol.config import ModelConfig, ScheduleConfig, ScheduleMode, Section, WeightsConfig
 from tasks.config import TaskConfig
-from telemetry.config import TelemetryConfig
+from telemetry.config import TelemetryConfig, check_dialable
 
 
 class RunConfig(Section):
@@ -30,12 +30,7 @@ class RunConfig(Section):
     @field_validator("host")
     @classmethod
     def _refuse_wildcards(cls, value: str) -> str:
-        if value in ("0.0.0.0", "::", "*", ""):
-            raise ValueError(
-                f"{value!r} is all addresses of a machine, expected one that the other parts can dial: take 'auto', or "
-                "an address of this machine"
-            )
-        return value
+        return check_dialable(value, "the other parts")
 
 
 class RapidConfig(Section):
@@ -64,7 +59,12 @@ class RapidConfig(Section):
 
     def problems(self) -> list[str]:
         """What cannot work although each field is right by itself. Each line: field, value, bound, remedy."""
-        return [*self._schedule_problems(), *self._batch_problems(), *self._scaling_problems()]
+        return [
+            *self._schedule_problems(),
+            *self._batch_problems(),
+            *self._scaling_problems(),
+            *self._transport_problems(),
+        ]
 
     def _scaling_problems(self) -> list[str]:
         scaling, found = self.actors.scaling, []
@@ -77,6 +77,20 @@ class RapidConfig(Section):
             found.append(
                 f'actors.scaling = "advice" with schedule.mode = "{self.schedule.mode.value}", where actors and '
                 'learner take turns and there is nothing to balance: expected "fixed" or "cluster", or mode "async"'
+            )
+        return found
+
+    def _transport_problems(self) -> list[str]:
+        transport, found = self.weights.transport, []
+        if transport != "zmq" and self.actors.engine == "scripted":
+            found.append(
+                f'weights.transport = "{transport}" with actors.engine = "scripted", which takes weights by "zmq" '
+                'only: expected weights.transport = "zmq"'
+            )
+        if transport != "zmq" and self.learner.ranks > 1:
+            found.append(
+                f'weights.transport = "{transport}" with learner.ranks = {self.learner.ranks}: expected one rank, or '
+                'weights.transport = "zmq"'
             )
         return found
 

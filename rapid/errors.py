@@ -1,5 +1,7 @@
 """What the command line turns into one clear message and exit status 2."""
 
+import errno
+
 
 class UsageError(Exception):
     """The user asked for something that cannot be: nothing was started and nothing was lost."""
@@ -13,5 +15,17 @@ class ConfigError(UsageError):
         self.problems = problems
 
 
+class StartInterruptedError(Exception):
+    """Ctrl-C before the run began: nothing was trained, and the same command may be given again."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"interrupted while {what}: nothing was trained, and the same command may be given again")
+
+
 class RunFailedError(Exception):
     """A run began and could not be brought to its end; what it did until then is in its folder."""
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether there is no space left, on the disk or within a quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -11,7 +11,8 @@ import msgspec
 
 from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
-from protocol.messages import AnyMessage, FleetStatus, Inspect, Status, Supervise
+from protocol.messages import AnyMessage
+from protocol.status import FleetStatus, Inspect, Status, Supervise
 from telemetry.record import Record, current_line
 from telemetry.run_dir import RunDirectory
 

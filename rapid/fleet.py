@@ -19,7 +19,7 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from actors.settings import RolloutSettings
-from protocol.messages import FleetStatus
+from protocol.status import FleetStatus
 from rapid.errors import RunFailedError
 from rapid.failures import CLEAN, outcome
 from rapid.parts import ActorPart
@@ -226,11 +226,15 @@ class Fleet:
         pending = [rollout for rollout in self._staying if rollout.is_pending]
         if pending:
             return -sum(self.clock() - rollout.asked_s > _SLOW_START_S for rollout in pending)
-        return sum(self._fitting(free) for free in available_resources_per_node().values())
+        return sum(_places(free, self.needs) for free in available_resources_per_node().values())
 
-    def _fitting(self, free: dict[str, float]) -> int:
-        """Actors that one node could hold; the CPUs of one and the GPU of another make no place."""
-        return min((int(free.get(name, 0.0) / amount) for name, amount in self.needs.items()), default=0)
+    def fitting(self) -> int:
+        """Actors that the nodes there are could hold if nothing else ran on them, and no fewer than `actors.count`."""
+        config = self.plan.config.actors
+        # On one machine an actor asks Ray for next to no CPU (rapid.supervisor); what it would ask of a cluster counts.
+        needs = {**self.needs, "CPU": config.cpus}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return max(config.count, sum(_places(node, needs) for node in nodes))
 
     def status(self, wanted: int, scaling: str, advised: int | None, advice: str) -> FleetStatus:
         """The account that the hub passes on."""
@@ -244,6 +248,7 @@ class Fleet:
             leaving=sum(rollout.leave_s is not None for rollout in self._rollouts),
             least=config.count if is_fixed else config.min,
             most=config.count if is_fixed else config.max,
+            fitting=None if is_fixed or config.max is not None else self.fitting(),
             scaling=scaling,
             advised=advised,
             advice=advice,
@@ -260,3 +265,8 @@ class Fleet:
         tasks = [rollout.task for rollout in self._rollouts if rollout.task is not None and not rollout.is_pending]
         if tasks:
             ray.wait(tasks, num_returns=len(tasks), timeout=timeout_s)
+
+
+def _places(node: dict[str, float], needs: dict[str, float]) -> int:
+    """Actors that one node could hold; the CPUs of one and the GPU of another make no place."""
+    return min((int(node.get(name, 0.0) / amount) for name, amount in needs.items()), default=0)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rapid.errors import UsageError
+from rapid.errors import UsageError, is_disk_full
 from telemetry.errors import RunDirectoryError
 from telemetry.run_dir import RunDirectory
 
 
 def open_run(run: str, runs: Path) -> RunDirectory:
-    """The folder of a run, given by name or path. Raises UsageError naming the runs there are."""
-    path = Path(run) if Path(run).is_dir() else runs / run
+    """The folder of a run, given by name or path. Raises UsageError naming the runs there are.
+
+    A run may be called as some other folder is, such as one of the repository where the command is given.
+    """
+    path = Path(run)
+    if not path.is_dir() or (not RunDirectory.is_one(path) and (runs / run).is_dir()):
+        path = runs / run
     if not path.is_dir():
         known = (
             sorted(one.name for one in runs.iterdir() if one.is_dir() and one.name[0] != ".") if runs.is_dir() else []
@@ -61,6 +66,9 @@ def write_report(names: list[str], runs: Path, out: Path | None = None) -> str:
     try:
         write(data, path)
     except OSError as error:
+        if is_disk_full(error):
+            error.filename = str(path)
+            raise
         raise UsageError(f"--out {path}: {error.strerror}; name a file in a folder that exists") from None
     if len(folders) > 1:
         return f"wrote {path}"

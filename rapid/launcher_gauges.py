@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from protocol.messages import FleetStatus
+from protocol.status import FleetStatus
 from telemetry import catalogue
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter

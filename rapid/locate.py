@@ -10,7 +10,8 @@ import msgspec
 
 from protocol.blocking import BlockingClient
 from protocol.errors import AddressError, ProtocolError, RefusedError
-from protocol.messages import AnyMessage, Inspect
+from protocol.messages import AnyMessage
+from protocol.status import Inspect
 from rapid.errors import UsageError
 from rapid.inspection import open_run
 from telemetry.errors import RunDirectoryError

@@ -44,11 +44,15 @@ def prepare_model(path: str, cache: Path | None = None) -> Path:
     """The folder of the model, made or downloaded if need be. Raises ModelError. SmolLM2 takes about 20 s once."""
     if path in MAKERS:
         return make_once(path, cache or default_cache())
-    folder = Path(path).expanduser()
-    if folder.exists() or is_file_path(path):
-        check_folder(folder, path)
-        return folder.absolute()
-    return download(path)
+    return named_folder(path) or download(path)
+
+
+def model_here(path: str, cache: Path | None = None) -> Path | None:
+    """The folder of a model that need be neither made nor downloaded any more. Raises ModelError as `check_model`."""
+    if path in MAKERS:
+        made_before = made_folder(path, cache or default_cache())
+        return made_before if made_before.is_dir() else None
+    return named_folder(path) or cached_folder(path)
 
 
 def check_model(path: str, cache: Path | None = None) -> list[str]:
@@ -59,11 +63,16 @@ def check_model(path: str, cache: Path | None = None) -> list[str]:
     if path in MAKERS:
         check_makeable(path, cache or default_cache())
         return []
+    return [] if named_folder(path) else check_hub(path)
+
+
+def named_folder(path: str) -> Path | None:
+    """The folder that this is the path of; None for a name on the hub. Raises ModelError when it holds no model."""
     folder = Path(path).expanduser()
-    if folder.exists() or is_file_path(path):
-        check_folder(folder, path)
-        return []
-    return check_hub(path)
+    if not folder.exists() and not is_file_path(path):
+        return None
+    check_folder(folder, path)
+    return folder.absolute()
 
 
 def is_file_path(path: str) -> bool:
@@ -89,11 +98,16 @@ def made() -> str:
     return ", ".join(f'"{name}"' for name in MAKERS)
 
 
+def made_folder(name: str, cache: Path) -> Path:
+    """Where a made model is kept."""
+    return cache / f"{name}-{RECIPE}"
+
+
 def make_once(name: str, cache: Path) -> Path:
     """The made model in the cache. Complete whenever it is there: it is written beside and then renamed."""
     from filelock import FileLock
 
-    target = cache / f"{name}-{RECIPE}"
+    target = made_folder(name, cache)
     if target.is_dir():
         return target
     check_makeable(name, cache)
@@ -120,7 +134,7 @@ def write_beside(target: Path, write: Callable[[Path], None]) -> None:
 
 def check_makeable(name: str, cache: Path) -> None:
     """Raises ModelError when the cache cannot be written or a package is missing."""
-    if (cache / f"{name}-{RECIPE}").is_dir():
+    if made_folder(name, cache).is_dir():
         return
     try:
         cache.mkdir(parents=True, exist_ok=True)

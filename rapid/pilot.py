@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages import FleetStatus, ScaleOrder
+from protocol.status import FleetStatus, ScaleOrder
 from rapid.scaling import Scaler
 from rapid.supervisor import Supervisor
 from telemetry.advisor import Advice, advise, most_full, rate_now

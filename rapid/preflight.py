@@ -16,8 +16,8 @@ from buffer.machine import Machine
 from learner.checkpoint import ResumeError, ResumePoint, check_resume, model_identity
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
-from rapid.models import ModelError, check_model, prepare_model
-from tasks import Task, TaskError, build_task, validate
+from rapid.models import ModelError, check_model, model_here, prepare_model
+from tasks import Task, TaskConfig, TaskError, build_task, validate
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
@@ -48,12 +48,21 @@ def check_run(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, 
         raise UsageError(
             f"run {name!r}: the folder {run_dir} exists; add --resume to go on with it, or choose another --run NAME"
         )
+    if not resume:
+        _check_place(run_dir)
     if resume and not run_dir.is_dir():
         raise UsageError(f"run {name!r}: there is no folder {run_dir} to resume; leave out --resume to begin it")
     if resume:
         _check_unused(run_dir)
         _check_same_task(config, run_dir)
     return name, run_dir
+
+
+def _check_place(run_dir: Path) -> None:
+    there = next(folder for folder in run_dir.parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "cannot be written" if there.is_dir() else "is a file"
+        raise UsageError(f"run.directory: {there} {what}, expected a folder for {run_dir}; choose another")
 
 
 def _check_unused(run_dir: Path) -> None:
@@ -86,17 +95,54 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
         UsageError: with field, value, expectation and remedy.
     """
     config = _with_absolute_paths(config)
+    name, run_dir = check_start(config, recipe, resume=resume)
+    task = load_task(config)
+    return _fit(config, name, run_dir, task, load_model(config), resume=resume)
+
+
+def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
+    """The checks of `prepare`, except those for which a model must be made or something downloaded first.
+
+    Returns notes on what could not be checked.
+
+    Raises:
+        UsageError: with field, value, expectation and remedy.
+    """
+    config = _with_absolute_paths(config)
+    name, run_dir = check_start(config, recipe, resume=resume)
+    try:
+        notes = [*validate(config.task), *check_model(config.model.path)]
+        model_dir = model_here(config.model.path)
+    except (TaskError, ModelError) as error:
+        raise UsageError(str(error)) from None
+    if model_dir is None or _is_remote(config.task):
+        what = "the length of the prompts" + (", and whether the checkpoint fits" if resume else "")
+        return [*notes, f"not checked: {what}, since the start fetches or makes the model or the data first"]
+    _fit(config, name, run_dir, load_task(config), model_dir, resume=resume)
+    return notes
+
+
+def check_start(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, Path]:
+    """Name and folder of the run, after all checks that need neither the task nor the model. Raises UsageError."""
     name, run_dir = check_run(config, recipe, resume=resume)
     check_cluster()
     check_scaling(config)
     check_ports(config)
     check_tracker_packages(config)
     check_transport(config)
-    task = load_task(config)
-    model_dir = load_model(config)
+    return name, run_dir
+
+
+def _fit(config: RapidConfig, name: str, run_dir: Path, task: Task, model_dir: Path, *, resume: bool) -> Plan:
+    """Whether task, model and checkpoint fit each other. Raises UsageError."""
     check_prompts(config, task, model_dir)
     point = find_resume_point(config, run_dir, model_dir, len(task)) if resume else None
     return Plan(config, name, run_dir, model_dir, len(task), point)
+
+
+def _is_remote(task: TaskConfig) -> bool:
+    """Whether building it may download something."""
+    return task.kind == "huggingface" and not Path(task.path or "").expanduser().exists()
 
 
 def _with_absolute_paths(config: RapidConfig) -> RapidConfig:
@@ -109,21 +155,6 @@ def _with_absolute_paths(config: RapidConfig) -> RapidConfig:
             update={"eval": task.eval.model_copy(update={"path": str(Path(task.eval.path).resolve())})}
         )
     return config.model_copy(update={"task": task})
-
-
-def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
-    """What can be checked without building the task or fetching a model; returns notes on what could not.
-
-    Raises:
-        UsageError: with field, value, expectation and remedy.
-    """
-    check_run(_with_absolute_paths(config), recipe, resume=resume)
-    check_ports(config)
-    check_tracker_packages(config)
-    try:
-        return [*validate(config.task), *check_model(config.model.path)]
-    except (TaskError, ModelError) as error:
-        raise UsageError(str(error)) from None
 
 
 def load_task(config: RapidConfig) -> Task:
@@ -161,10 +192,15 @@ def find_resume_point(config: RapidConfig, run_dir: Path, model_dir: Path, num_p
     return point
 
 
+def _cluster_address() -> str | None:
+    """The cluster that the run would join; None for a Ray of its own on this machine."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
 def check_transport(config: RapidConfig) -> None:
     """Raises UsageError when weights are to travel between GPUs that a run on this machine alone does not have."""
     transport = config.weights.transport
-    if transport == "zmq" or os.environ.get("RAY_ADDRESS"):
+    if transport == "zmq" or _cluster_address():
         return
     import torch
 
@@ -177,7 +213,7 @@ def check_transport(config: RapidConfig) -> None:
 
 def check_cluster() -> None:
     """Raises UsageError when RAY_ADDRESS names a cluster that does not answer."""
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := _cluster_address():
         from rapid.cluster import check_answers
 
         check_answers(address)
@@ -185,7 +221,7 @@ def check_cluster() -> None:
 
 def check_scaling(config: RapidConfig) -> None:
     """Raises UsageError when actors are to follow the room of a cluster, and there is none."""
-    if config.actors.scaling == "cluster" and not os.environ.get("RAY_ADDRESS"):
+    if config.actors.scaling == "cluster" and not _cluster_address():
         raise UsageError(
             'actors.scaling = "cluster": expected RAY_ADDRESS of a running cluster, whose room it would follow; on one '
             "machine say actors.count, and change it with `rapid scale`"
@@ -193,10 +229,14 @@ def check_scaling(config: RapidConfig) -> None:
 
 
 def check_ports(config: RapidConfig) -> None:
-    """Raises UsageError when a port that the configuration names is taken on this machine."""
-    _check_free("buffer.port =", config.buffer.port)
+    """Raises UsageError when a port that the configuration names is taken on this machine.
+
+    On a cluster hub and learner may have another machine, where the port is theirs to find taken.
+    """
+    if not _cluster_address():
+        _check_free("buffer.port =", config.buffer.port)
     if config.telemetry.exporter and config.telemetry.port:
-        for part in ("hub", "learner", "launcher"):
+        for part in ("launcher",) if _cluster_address() else ("hub", "learner", "launcher"):
             port = ports_of(config.telemetry.port, part, 0)[0]
             _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-0 the port", port)
 

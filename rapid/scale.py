@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from protocol.errors import RefusedError
-from protocol.messages import Scale
+from protocol.status import Scale
 from rapid.errors import UsageError
 from rapid.locate import reach
 
 AUTO = "auto"
 
 
-def scale_actors(number: str, run: str | None, runs: Path) -> str:
+def scale_actors(number: str, run: str | None, runs: Path, *, force: bool = False) -> str:
     """Ask the run's launcher for so many actors; what to tell the user.
 
     Args:
         number: how many, or "auto" for the scaling that the run's configuration names.
         run: name, folder or hub address; None means the one run that goes on.
+        force: also more than the machines there are can hold, where the run has no `actors.max`.
 
     Raises:
         UsageError: not a number, out of bounds, or no run that answers.
@@ -25,7 +27,7 @@ def scale_actors(number: str, run: str | None, runs: Path) -> str:
     wanted = None if number == AUTO else _parse(number)
     running = reach(run, runs)
     try:
-        running.request(Scale(actors=wanted))
+        running.request(Scale(actors=wanted, force=force))
         fleet = running.inspect()["fleet"]
     except RefusedError as error:
         raise UsageError(f"run {running.name!r}: {error.reason}") from None
@@ -37,6 +39,6 @@ def scale_actors(number: str, run: str | None, runs: Path) -> str:
 
 
 def _parse(number: str) -> int:
-    if number.isdecimal() and int(number) >= 1:
+    if re.fullmatch(r"0*[1-9]\d{0,5}", number):
         return int(number)
-    raise UsageError(f"{number!r} actors: expected a whole number from 1, or {AUTO!r}")
+    raise UsageError(f"{number!r} actors: expected a whole number from 1 to 999999, or {AUTO!r}")

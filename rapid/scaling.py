@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actors.config import ActorsConfig
-from protocol.messages import ScaleOrder
+from protocol.status import ScaleOrder
 
 LOOKS = 3
 """So many advices in a row must agree before they are followed."""

@@ -7,6 +7,7 @@ actors    may die at any time and may be more or fewer at any time, see rapid.fl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from learner.settings import PROCESS_ENVIRONMENT, LearnerSettings
 from rapid.cluster import reserve
-from rapid.errors import RunFailedError
+from rapid.errors import RunFailedError, StartInterruptedError
 from rapid.failures import cause, outcome
 from rapid.fleet import Fleet
 from rapid.parts import HubPart, LearnerPart
@@ -31,6 +32,8 @@ _LOCAL_CPUS = 0.01
 _RESOURCE_SHARE = 0.001
 _END_TIMEOUT_S = 30.0
 _CHECKPOINT_TIMEOUT_S = 300.0
+_LOOK_S = 0.5
+"""Between two looks whether the user has asked for the end, while a part starts."""
 
 
 @dataclass
@@ -42,13 +45,18 @@ class Supervisor:
     tell: Callable[[str], None]
     """Called with each thing that happens which the user should hear of."""
     is_interrupted: Callable[[], bool] = lambda: False
-    """Whether the user has asked for the end; looked at while parts wait for a place."""
+    """Whether the user has asked for the end; looked at while parts wait for a place, and while they start."""
     hub_address: str = ""
     _fleet: Fleet | None = None
     _learner_tasks: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
-        """Place and start everything. Raises RunFailedError when Ray has no place."""
+        """Place and start everything.
+
+        Raises:
+            RunFailedError: Ray has no place, or a part does not start.
+            StartInterruptedError: `is_interrupted` says so.
+        """
         config = self.plan.config
         names, bundles = self._bundles()
         self._group = reserve(bundles, names, config.run.start_timeout_s, self.tell, self.is_interrupted)
@@ -126,8 +134,18 @@ class Supervisor:
         return None if self.on_cluster else "127.0.0.1"
 
     def _wait_for(self, reference: Any, what: str) -> Any:
+        limit_s = self.plan.config.run.start_timeout_s
+        begin_s = time.monotonic()
+        while not ray.wait([reference], timeout=min(_LOOK_S, limit_s))[0]:
+            if self.is_interrupted():
+                raise StartInterruptedError(f"{what} started")
+            if time.monotonic() - begin_s >= limit_s:
+                raise RunFailedError(
+                    f"{what} did not start within {limit_s:.0f} s; its log is in {self.plan.run_dir / 'logs'}. Raise "
+                    "run.start_timeout_s if it was only slow"
+                )
         try:
-            return ray.get(reference, timeout=self.plan.config.run.start_timeout_s)
+            return ray.get(reference)
         except RayError as error:
             raise RunFailedError(f"{what} did not start: {cause(error)}") from error
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from protocol.blocking import BlockingClient
-from protocol.messages import MAX_NOTE, Note
+from protocol.status import MAX_NOTE, Note
 from rapid.feed import Feed
 from rapid.launcher_gauges import LauncherGauges
 from rapid.pilot import Pilot

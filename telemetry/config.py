@@ -57,16 +57,21 @@ class TelemetryConfig(Section):
     @field_validator("host")
     @classmethod
     def _refuse_wildcards(cls, value: str) -> str:
-        if value in ("0.0.0.0", "::", "*", ""):
-            raise ValueError(
-                f"{value!r} is all addresses of a machine, expected one that Prometheus can dial: take 'auto', or "
-                "an address of this machine"
-            )
-        return value
+        return check_dialable(value, "Prometheus")
 
     def facing(self, hub_address: str) -> TelemetryConfig:
         """The same with `host` "auto" resolved, for a process that dials the hub at "tcp://HOST:PORT"."""
         return self if self.host != "auto" else self.model_copy(update={"host": own_host_towards(hub_address)})
+
+
+def check_dialable(host: str, who: str) -> str:
+    """The host itself. Raises ValueError where it stands for all addresses, none of which `who` could dial."""
+    if host in ("0.0.0.0", "::", "*", ""):
+        raise ValueError(
+            f"{host!r} is all addresses of a machine, expected one that {who} can dial: take 'auto', or an address of "
+            "this machine"
+        )
+    return host
 
 
 def own_host_towards(address: str) -> str:

@@ -71,12 +71,17 @@ class RunDirectory:
         path = Path(path).resolve()
         if not path.is_dir():
             raise RunDirectoryError(f"{path} does not exist: expected a run's folder; is the run's name right?")
-        if not any((path / name).exists() for name in ("config.json", "logs", "metrics.jsonl")):
+        if not cls.is_one(path):
             raise RunDirectoryError(f"{path} is not a run's folder: it has neither config.json, logs nor metrics.jsonl")
         with contextlib.suppress(OSError):  # whoever only reads may not write
             for name in _FOLDERS:
                 (path / name).mkdir(exist_ok=True)
         return cls(path)
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether a run has left anything in this folder."""
+        return any((path / name).exists() for name in ("config.json", "logs", "metrics.jsonl"))
 
     def never_began(self) -> bool:
         """Whether a launcher made this folder and ended before the first step, so that it may begin anew."""
@@ -274,5 +279,10 @@ def _check_follows(history: list[Record], record: Record) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

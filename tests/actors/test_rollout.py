@@ -20,6 +20,7 @@ from protocol.config import ModelConfig, ScheduleConfig, WeightsConfig
 from protocol.messages import Drain, Phase
 from protocol.version import PolicyVersion
 from tasks.config import TaskConfig
+from telemetry import catalogue
 from telemetry.catalogue import ACTOR_RUNNING
 from telemetry.config import TelemetryConfig
 from telemetry.exporter import Exporter
@@ -167,17 +168,17 @@ def test_what_an_actor_did_stands_in_its_metrics(model):
             return drawn, await asyncio.to_thread(scrape, world.exporter)
 
     drawn, samples = asyncio.run(scenario())
-    assert value(samples, "rapid_actor_finished_groups_total") == 5
-    assert value(samples, "rapid_actor_failed_groups_total") == 1
-    assert value(samples, "rapid_actor_reward_failures_total") == 3  # one for each completion of the group
-    assert value(samples, "rapid_actor_reward_seconds_count") == 6
-    assert value(samples, "rapid_actor_weight_fetch_seconds_count") == 1
-    assert value(samples, "rapid_actor_weight_fetch_seconds_sum") > 0
+    assert value(samples, catalogue.ACTOR_GROUPS) == 5
+    assert value(samples, catalogue.ACTOR_GROUPS_FAILED) == 1
+    assert value(samples, catalogue.ACTOR_REWARD_FAILURES) == 3  # one for each completion of the group
+    assert value(samples, catalogue.ACTOR_REWARD, "_count") == 6
+    assert value(samples, catalogue.ACTOR_WEIGHT_FETCH, "_count") == 1
+    assert value(samples, catalogue.ACTOR_WEIGHT_FETCH, "_sum") > 0
     num_bytes = sum(weight.nbytes for weight in model[1].parameters())
-    assert value(samples, "rapid_actor_weight_fetched_bytes_total") == num_bytes
-    assert value(samples, "rapid_actor_stall_seconds_count") == 1
-    assert value(samples, "rapid_actor_generated_tokens_total") > drawn  # the failed group's too
-    assert value(samples, "rapid_actor_completion_tokens_sum") == value(samples, "rapid_actor_generated_tokens_total")
+    assert value(samples, catalogue.ACTOR_WEIGHT_BYTES) == num_bytes
+    assert value(samples, catalogue.ACTOR_STALL, "_count") == 1
+    assert value(samples, catalogue.ACTOR_TOKENS) > drawn  # the failed group's too
+    assert value(samples, catalogue.ACTOR_COMPLETION_TOKENS, "_sum") == value(samples, catalogue.ACTOR_TOKENS)
 
 
 def test_rewards_that_are_late_do_not_keep_the_engine_empty(model):
@@ -265,6 +266,20 @@ def test_an_actor_that_is_to_leave_finishes_what_it_holds_and_says_goodbye(model
     # What was granted while it was leaving goes back; all else was finished.
     assert len(hub.groups) + len(hub.returns) + len(hub.waiting) == 20
     assert len(hub.groups) >= 5
+
+
+def test_the_hub_hears_at_once_that_an_actor_is_to_leave(model):
+    async def scenario():
+        world = World(*model, num_prompts=20, heartbeat_s=60, leave_s=0.5, scripted={"tokens_per_s": 5.0})
+        async with running(world):
+            await world.publish(V0)
+            await world.hub.until(lambda: world.hub.leases)
+            world.leave.set()
+            await world.hub.until(lambda: world.hub.last_beat.is_leaving, timeout_s=10)
+            return world.hub
+
+    hub = asyncio.run(scenario())
+    assert [beat.is_leaving for beat in hub.heartbeats].count(True) == 1
 
 
 def test_an_actor_that_leaves_hands_back_what_takes_too_long(model):

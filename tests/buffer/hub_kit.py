@@ -12,7 +12,8 @@ from buffer.service import Hub
 from buffer.simulation import scripted_group
 from protocol.config import ScheduleConfig
 from protocol.endpoint import Client
-from protocol.messages import AnyMessage, Batch, Hello, Inspect, Lease, Pull, Status, Submit, Work, WorkItem
+from protocol.messages import AnyMessage, Batch, Hello, Lease, Pull, Submit, Work, WorkItem
+from protocol.status import Inspect, Status
 from protocol.version import PolicyVersion
 
 B = 2

@@ -37,11 +37,11 @@ def test_the_bound_the_schedule_and_the_sum_are_told(exporter: Exporter) -> None
     machine.actors.lease("actor-0", 4, PolicyVersion(1, 0), 0.0)
     gauges.update(machine, [client("actor-0", "actor"), client("top", "observer")])
     samples = scrape(exporter)
-    assert value(samples, "rapid_hub_staleness_bound_steps") == 3
-    assert value(samples, "rapid_hub_schedule", mode="async") == 1
-    assert value(samples, "rapid_hub_opened_entries") == 4
-    assert value(samples, "rapid_hub_ledger_entries", state="leased") == 4
-    assert value(samples, "rapid_hub_connected_clients", role="observer") == 1
+    assert value(samples, catalogue.HUB_BOUND) == 3
+    assert value(samples, catalogue.HUB_SCHEDULE, mode="async") == 1
+    assert value(samples, catalogue.HUB_OPENED) == 4
+    assert value(samples, catalogue.HUB_ENTRIES, state="leased") == 4
+    assert value(samples, catalogue.HUB_CLIENTS, role="observer") == 1
 
 
 def test_progress_is_marked_when_something_moves_and_only_then(
@@ -56,7 +56,7 @@ def test_progress_is_marked_when_something_moves_and_only_then(
         if moves:
             machine.actors.lease("actor-0", 1, PolicyVersion(1, 0), 0.0)
         gauges.update(machine, [])
-        seen.append(value(scrape(exporter), "rapid_hub_progress_timestamp_seconds"))
+        seen.append(value(scrape(exporter), catalogue.HUB_PROGRESS))
     assert seen == [100.0, 100.0, 300.0, 300.0]
 
 

@@ -87,6 +87,16 @@ def test_old_weights_get_fewer_leases_and_new_ones_the_rest() -> None:
     assert len(lease(machine, 100, v(1))) == B
 
 
+def test_actor_that_leaves_keeps_no_share_of_the_leases_from_those_that_stay() -> None:
+    machine = start()
+    # Room for four: two for each.
+    lease(machine, 1, actor="a")
+    assert len(lease(machine, 9, actor="b")) == 2
+    assert lease(machine, 9, actor="b") == []
+    machine.actors.leaving("a")
+    assert len(lease(machine, 9, actor="b")) == 1, "all but the one that the leaving actor still holds"
+
+
 def test_lease_with_weights_that_nobody_published_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"unknown_version: version 1\.1 is not known"):
         lease(start(), 1, v(1))

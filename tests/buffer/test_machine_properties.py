@@ -162,6 +162,10 @@ class Interleavings(RuleBasedStateMachine):
             self.call("actors.give_back", self.grants[name].pop().lease_id, failed, "scripted")
 
     @rule(name=st.sampled_from(ACTORS))
+    def actor_is_to_leave(self, name: str) -> None:
+        self.call("actors.leaving", name)
+
+    @rule(name=st.sampled_from(ACTORS))
     def actor_dies(self, name: str) -> None:
         self.call("actors.gone", name)
         self.void += self.grants[name]

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from protocol.config import ScheduleConfig
 from protocol.errors import RefusedError
-from protocol.messages import FleetStatus, Goodbye, Scale, ScaleOrder, Supervise
+from protocol.messages import Goodbye, Heartbeat, Return
+from protocol.status import FleetStatus, Scale, ScaleOrder, Supervise
 from tests.buffer.hub_kit import B, Clock, Peer, make_hub, run, serving, v
 
 FLEET = FleetStatus(wanted=2, running=2, least=1, most=4)
@@ -71,6 +73,56 @@ def test_a_run_whose_actors_cannot_change_says_why(fleet: dict[str, Any], said: 
             await peer.ask(Supervise(fleet=FleetStatus(**fleet)))
             with pytest.raises(RefusedError, match=said):
                 await peer.ask(Scale(actors=3))
+
+    run(scenario)
+
+
+def test_who_stays_is_granted_at_once_what_an_actor_that_is_to_leave_would_have_got() -> None:
+    async def scenario() -> None:
+        hub = make_hub(schedule=ScheduleConfig(max_staleness=1, steps=50))
+        async with serving(hub), Peer(hub, "a", "actor") as leaving, Peer(hub, "b", "actor") as staying:
+            await leaving.lease(1, v(0))
+            assert len(await staying.lease(9, v(0))) == B, "half of what may be under way"
+            waiting = asyncio.create_task(staying.lease(9, v(0), wait_s=60))
+            await staying.status()
+            assert not waiting.done()
+            await leaving.ask(Heartbeat(name="a", version=v(0), is_leaving=True))
+            assert len(await waiting) == B - 1
+
+    run(scenario)
+
+
+def test_an_actor_that_is_to_leave_is_granted_nothing_more() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "a", "actor") as leaving:
+            (item, _) = await leaving.lease(9, v(0))
+            waiting = asyncio.create_task(leaving.lease(9, v(0), wait_s=60))
+            await leaving.status()
+            await leaving.ask(Heartbeat(name="a", version=v(0), is_leaving=True))
+            assert await waiting == []
+            await leaving.ask(Return(lease_id=item.lease_id, failed=False))
+            assert await leaving.lease(9, v(0)) == []
+            # Its successor of the same name begins anew.
+            async with Peer(hub, "a", "actor", pid=2) as successor:
+                assert len(await successor.lease(9, v(0))) == B
+
+    run(scenario)
+
+
+def test_without_a_maximum_what_the_machines_can_hold_is_the_bound_and_force_lifts_it() -> None:
+    async def scenario() -> None:
+        hub = make_hub()
+        async with serving(hub), Peer(hub, "o", "observer") as peer:
+            await peer.ask(Supervise(fleet=FleetStatus(wanted=1, running=1, fitting=3)))
+            with pytest.raises(RefusedError, match=r"5000 actors: expected at most 3, .* --force .* actors\.max"):
+                await peer.ask(Scale(actors=5000))
+            await peer.ask(Scale(actors=3))
+            await peer.ask(Scale(actors=5000, force=True))
+            assert (await peer.status()).order == ScaleOrder(number=2, actors=5000)
+            await peer.ask(Supervise(fleet=FLEET))
+            with pytest.raises(RefusedError, match=r"at most actors\.max = 4"):
+                await peer.ask(Scale(actors=5, force=True))
 
     run(scenario)
 

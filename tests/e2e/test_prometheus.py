@@ -14,7 +14,7 @@ import pytest
 
 from bench.prometheus_server import PrometheusServer
 from protocol.blocking import BlockingClient
-from protocol.messages import Inspect, Status
+from protocol.status import Inspect, Status
 from telemetry.catalogue import ACTOR_KV_CACHE, METRICS
 from telemetry.dashboards.alerts import ALERTS
 from telemetry.metric import Kind

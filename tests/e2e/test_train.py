@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -103,6 +105,33 @@ def test_ctrl_c_ends_cleanly_and_resume_goes_on(start: Callable[..., Any], tmp_p
     assert max(record["lag_max"] for record in records) <= 2
     assert "adds up" in second.ledger()
     second.assert_left_nothing()
+
+
+_SLOW_WORKERS = """
+import pathlib, sys, time
+is_worker = any(argument.endswith("default_worker.py") for argument in sys.orig_argv)
+if is_worker and pathlib.Path(__file__).with_name("slow").exists():
+    time.sleep(120)
+"""
+
+
+def test_ctrl_c_while_parts_start_ends_it_at_once(
+    start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python reads this before anything else, so that the learner's process is a long time coming.
+    (tmp_path / "sitecustomize.py").write_text(_SLOW_WORKERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    run = start("early", "actors.engine=scripted")
+    run.wait_until(lambda: "starting hub, learner and actors" in run.output(), "start of the parts")
+    (tmp_path / "slow").touch()
+    run.wait_until((run.folder / "ledger" / "state.json").exists, "hub")
+    begin = time.monotonic()
+    run.interrupt()
+    assert run.finish() == 130
+    assert time.monotonic() - begin < 20, "a second, and what Ray takes to end"
+    assert "rapid: interrupted while the learner started: nothing was trained" in run.output()
+    assert "Traceback" not in run.output()
+    run.assert_left_nothing()
 
 
 def test_alternate_takes_turns_within_its_lag(start: Callable[..., Any]) -> None:

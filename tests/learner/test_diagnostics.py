@@ -113,7 +113,10 @@ def test_effective_sample_fraction_of_equal_and_of_lone_weights():
 
 
 def test_diagnostics_are_plain_numbers_that_json_takes():
-    json.dumps(diagnose())
+    found = diagnose()
+    told = json.loads(json.dumps(found))
+    assert told.pop("by_lag") == {str(lag): figures for lag, figures in found.pop("by_lag").items()}
+    assert told == found
 
 
 def test_an_empty_batch_and_unequal_shapes_are_refused():

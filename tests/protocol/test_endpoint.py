@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import zmq
 import zmq.asyncio
 
-from protocol.blocking import BlockingClient
 from protocol.codec import encode
-from protocol.endpoint import Client, Handler, Server
+from protocol.endpoint import Client, Server
 from protocol.errors import AddressError, CodecError, PeerTimeoutError, RefusedError
-from protocol.messages import Acknowledge, AnyMessage, Drain, Hello, Inspect, Phase, Refuse, Settle, Snapshot
+from protocol.messages import Acknowledge, AnyMessage, Drain, Hello, Phase, Settle
+from protocol.status import Inspect
 from protocol.version import PolicyVersion
-
-ANY_PORT = "tcp://127.0.0.1:*"
-HELLO = Hello(role="observer", name="test")
-
-
-async def acknowledge(peer: bytes, message: AnyMessage) -> AnyMessage:
-    return Acknowledge()
-
-
-@contextlib.asynccontextmanager
-async def serving(handler: Handler = acknowledge) -> AsyncIterator[Server]:
-    server = Server(ANY_PORT, handler)
-    loop = asyncio.create_task(server.serve())
-    try:
-        yield server
-    finally:
-        loop.cancel()
-        await asyncio.gather(loop, return_exceptions=True)
-        server.close()
-
-
-@contextlib.asynccontextmanager
-async def connected(server: Server, on_push: Callable[[AnyMessage], None] | None = None) -> AsyncIterator[Client]:
-    client = Client(server.address, on_push)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def limited() -> None:
-        await asyncio.wait_for(scenario(), 30)
-
-    asyncio.run(limited())
+from tests.protocol.endpoint_kit import HELLO, acknowledge, connected, run, serving
 
 
 def test_request_reaches_the_handler_and_its_answer_the_client() -> None:
@@ -336,59 +299,3 @@ def test_thousand_requests_at_once_are_all_answered() -> None:
             assert [answer.reason for answer in answers if isinstance(answer, Drain)] == [str(x) for x in range(1000)]
 
     run(scenario)
-
-
-def test_blocking_client_asks_gets_pushes_and_raises_like_the_other() -> None:
-    async def handler(peer: bytes, message: AnyMessage) -> AnyMessage:
-        if message == Snapshot():
-            raise RefusedError("no", "not now")
-        await server_of[0].push(peer, Phase(generating=False))
-        return Refuse(code="a", reason="b") if message == Inspect() else Acknowledge()
-
-    server_of: list[Server] = []
-
-    async def scenario() -> None:
-        async with serving(handler) as server:
-            server_of.append(server)
-            await asyncio.to_thread(use, server.address)
-
-    def use(address: str) -> None:
-        pushed: list[AnyMessage] = []
-        client = BlockingClient(address, pushed.append)
-        assert client.request(HELLO) == Acknowledge()
-        assert pushed == [Phase(generating=False)]
-        with pytest.raises(RefusedError, match="no: not now"):
-            client.request(Snapshot())
-        with pytest.raises(RefusedError, match="a: b"):
-            client.submit(Inspect()).result()
-        client.close()
-
-    run(scenario)
-
-
-def test_blocking_client_that_closes_cancels_what_waits() -> None:
-    arrived = threading.Event()
-
-    async def handler(peer: bytes, message: AnyMessage) -> AnyMessage:
-        arrived.set()
-        await asyncio.Event().wait()
-        return Acknowledge()
-
-    async def scenario() -> None:
-        async with serving(handler) as server:
-            await asyncio.to_thread(use, server.address)
-
-    def use(address: str) -> None:
-        client = BlockingClient(address)
-        future = client.submit(HELLO)
-        assert arrived.wait(10)
-        client.close()
-        assert future.cancelled()
-
-    run(scenario)
-
-
-def test_blocking_client_with_a_malformed_address_leaves_no_thread() -> None:
-    with pytest.raises(AddressError):
-        BlockingClient("nonsense")
-    assert [thread for thread in threading.enumerate() if thread.name == "rapid-link"] == []

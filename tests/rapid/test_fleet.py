@@ -34,6 +34,24 @@ def test_room_is_that_of_each_node_by_itself(
     assert Fleet(unused, unused, options, hub_address="", tell=print).room() == room
 
 
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "fitting"),
+    [
+        # One machine: an actor asks Ray for a hundredth of a CPU, and counts as what it would ask of a cluster.
+        ([{"CPU": 4.0, "memory": 1e9}], 0.01, 4),
+        ([{"CPU": 1.0}], 0.01, 2),  # as the recipe begins with two
+        ([{"CPU": 4.0, "learner": 1.0}, {"CPU": 4.0, "actor": 1.0}, {"CPU": 2.5, "actor": 1.0}], 1.0, 6),
+    ],
+)
+def test_what_the_nodes_could_hold_is_counted_as_if_they_were_idle(
+    nodes: list[dict[str, float]], cpus: float, fitting: int, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"Alive": True, "Resources": node} for node in nodes] + [{"Alive": False, "Resources": {"CPU": 64.0}}]
+    monkeypatch.setattr(fleet.ray, "nodes", lambda: found)
+    world.fleet.options = {"num_cpus": cpus, "resources": {"actor": 0.001} if cpus == 1.0 else {}}
+    assert world.fleet.status(2, "fixed", None, "").fitting == fitting
+
+
 class FakeRay:
     """Ray as the fleet sees it: which actors were started, asked to leave and killed. A reference is a name."""
 
@@ -44,6 +62,7 @@ class FakeRay:
         monkeypatch.setattr(fleet, "ActorPart", SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._make)))
         monkeypatch.setattr(fleet.ray, "kill", lambda handle: self.calls.append(f"kill {handle.name}"))
         monkeypatch.setattr(fleet.ray, "available_resources", lambda: {"CPU": 0.5})
+        monkeypatch.setattr(fleet.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
         monkeypatch.setattr(fleet.ray, "wait", lambda found, timeout: ([x for x in found if x in self.placed], []))
         monkeypatch.setattr(fleet, "outcome", lambda task: "its process died")
 

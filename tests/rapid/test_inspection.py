@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from typer.testing import CliRunner
 
 from rapid.cli import app
 from rapid.errors import UsageError
-from rapid.inspection import write_report
+from rapid.inspection import open_run, write_report
 from telemetry.errors import RunDirectoryError
 from telemetry.run_dir import RunDirectory
 from tests.telemetry.fakes import fill, furnish, make_run
@@ -44,6 +46,35 @@ def test_what_cannot_be_reported_is_said_with_the_remedy(runs: Path) -> None:
         write_report(["empty"], runs)
     with pytest.raises(UsageError, match=r"--out .*/nowhere/x\.html: No such file or directory; name a file"):
         write_report(["one"], runs, runs / "nowhere" / "x.html")
+
+
+def test_a_full_disk_is_named_and_the_report_of_before_stays_whole(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_report(["one"], runs)
+    page = runs / "one" / "report.html"
+    before = page.read_text()
+
+    def write_half(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match=rf"No space left on device: '{page}'"):
+        write_report(["one"], runs)
+    assert page.read_text() == before
+    assert list(page.parent.glob("*.tmp")) == []
+
+
+def test_a_run_that_is_called_like_another_folder_is_found(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = runs.parent / f"{runs.name}-here"
+    (here / "one").mkdir(parents=True)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here)
+    assert open_run("one", runs).path == runs / "one"
+    assert open_run(str(runs / "two"), runs).path == runs / "two"
+    with pytest.raises(UsageError, match=r"elsewhere is not a run's folder"):
+        open_run("elsewhere", runs)
+    RunDirectory.create(here / "two")
+    assert open_run("two", runs).path == here / "two", "a run's folder that is named goes first"
 
 
 def test_a_damaged_configuration_is_named_and_nothing_is_written(runs: Path) -> None:

@@ -107,6 +107,12 @@ def test_completions_that_leave_no_room_for_a_prompt_are_refused() -> None:
     assert "actors.max_tokens = 64" in problems_of(actors={"max_tokens": 64}, model={"path": "tiny", "max_context": 64})
 
 
+def test_weights_between_gpus_are_refused_where_they_could_not_travel() -> None:
+    text = problems_of(weights={"transport": "nccl"}, actors={"engine": "scripted"}, learner={"ranks": 2})
+    assert 'weights.transport = "nccl" with actors.engine = "scripted"' in text
+    assert 'weights.transport = "nccl" with learner.ranks = 2' in text
+
+
 def test_truncated_sampling_is_refused() -> None:
     assert "actors.top_p" in problems_of(actors={"top_p": 0.9})
     assert "actors.top_k" in problems_of(actors={"top_k": 50})

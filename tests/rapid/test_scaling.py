@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from actors.config import ActorsConfig
-from protocol.messages import ScaleOrder
+from protocol.status import ScaleOrder
 from rapid.scaling import LOOK_EVERY_S, LOOKS, SETTLE_S, Scaler
 
 

@@ -1,51 +1,21 @@
-"""`rapid top` on a real hub without engines: what it prints, what it refuses, and what it does in a terminal."""
+"""`rapid top` on a real hub without engines: what it prints, what it refuses, and how it follows a run."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import pty
-import re
-import select
-import signal
-import struct
 import subprocess
-import sys
-import termios
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from protocol.messages import Status
 from rapid.errors import UsageError
-from rapid.feed import Feed
-from rapid.locate import connect, find, reach
+from rapid.locate import find, reach
 from rapid.source import RunSource
 from telemetry.run_dir import RunDirectory, locked
 from tests.rapid.served_run import B, ServedRun, serve_run
+from tests.rapid.top_kit import COMMAND, ENVIRONMENT, rapid_top
 from tests.telemetry.fakes import make_record
-
-COMMAND = [sys.executable, "-m", "rapid.cli", "top"]
-ENVIRONMENT = {**{k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}, "TERM": "xterm"}
-
-
-def rapid_top(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT, check=False
-    )
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[ServedRun]:
-    """A run that goes on in `tmp_path/trial`, after three steps."""
-    with serve_run(tmp_path / "trial") as run:
-        run.train(3)
-        yield run
-
 
 # --- one frame, one document ----------------------------------------------------------------------------
 
@@ -128,6 +98,13 @@ def test_a_run_whose_launcher_was_killed_is_over_although_it_left_its_hubs_addre
             find(None, tmp_path)
 
 
+def test_of_two_runs_that_go_on_one_must_be_named(served: ServedRun, tmp_path: Path) -> None:
+    with serve_run(tmp_path / "other"):
+        for ask in (find, reach):
+            with pytest.raises(UsageError, match=r"which run\? Runs that go on in .*: other, trial; name one"):
+                ask(None, tmp_path)
+
+
 def test_a_run_that_starts_says_so(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path / "trial").write_config({"schedule": {"steps": 20}})
     with locked(tmp_path / "trial"), contextlib.closing(RunSource(find("trial", tmp_path))) as source:
@@ -168,6 +145,18 @@ def test_a_pipe_gets_a_line_at_each_refresh_until_the_run_is_over(tmp_path: Path
     assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("options", [("--once",), ("--once", "--json"), (), ("--json",)], ids=" ".join)
+def test_a_full_disk_is_one_clear_line(served: ServedRun, options: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, served.address, *options], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rapid: the output cannot be written: No space left on device; free some space, and try again\n"
+    )
+
+
 def test_a_reader_that_goes_away_ends_it_in_silence(served: ServedRun) -> None:
     process = subprocess.Popen(
         [*COMMAND, served.address, "--refresh", "0.1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
@@ -178,217 +167,3 @@ def test_a_reader_that_goes_away_ends_it_in_silence(served: ServedRun) -> None:
     process.stdout.close()
     assert process.wait(20) == 0
     assert process.stderr.read() == b""
-
-
-@pytest.mark.parametrize("has_folder", [False, True])
-def test_without_metrics_jsonl_the_records_come_from_the_hub_and_each_once(
-    served: ServedRun, tmp_path: Path, has_folder: bool
-) -> None:
-    # As on a launcher that shares no files with the learner, and as with the hub's address alone.
-    folder = RunDirectory.open(tmp_path / "trial") if has_folder else None
-    with contextlib.closing(connect(served.address)) as client:
-        feed = Feed(client, folder)
-        assert feed.look()
-        assert [record["step"] for record in feed.records()] == [1, 2, 3]
-        served.train(2)
-        assert feed.look()
-        assert feed.look()
-        assert [record["step"] for record in feed.records()] == [1, 2, 3, 4, 5]
-        answer = feed.ask().result()
-        assert isinstance(answer, Status)
-        assert (answer.records, answer.num_records) == ([], 5)
-
-
-def test_where_metrics_jsonl_can_be_read_the_hub_is_not_asked_for_records(served: ServedRun, tmp_path: Path) -> None:
-    folder = RunDirectory.open(tmp_path / "trial")
-    with contextlib.closing(connect(served.address)) as client:
-        feed = Feed(client, folder)
-        feed.look()
-        assert len(feed.records()) == 3
-        folder.append_metrics(make_record(1))
-        feed.look()
-        assert len(feed.records()) == 1
-
-
-# --- in a terminal ------------------------------------------------------------------------------------------
-
-
-def _become_a_terminals() -> None:
-    """Between fork and exec: take the terminal, and hear Ctrl-C, which a test-suite in the background does not."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Screen:
-    """`rapid top` in a terminal of its own, with what it drew so far."""
-
-    def __init__(self, address: str, width: int = 80, height: int = 24) -> None:
-        self._main, self.terminal = pty.openpty()
-        self.resize(width, height)
-        self.before = termios.tcgetattr(self.terminal)
-        self._bytes = b""
-        self.process = subprocess.Popen(
-            [*COMMAND, address, "--refresh", "0.2"],
-            stdin=self.terminal,
-            stdout=self.terminal,
-            stderr=self.terminal,
-            env=ENVIRONMENT,
-            start_new_session=True,
-            preexec_fn=_become_a_terminals,
-        )
-
-    def resize(self, width: int, height: int) -> None:
-        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._main, keys)
-
-    @property
-    def drawn(self) -> str:
-        """All that it has written; a character that has come by half is left out."""
-        return self._bytes.decode(errors="ignore")
-
-    def frame(self) -> str:
-        """The last whole frame, without colours."""
-        text = next((frame for frame in reversed(self.drawn.split("\x1b[H")) if "╰" in frame), "")
-        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
-
-    def read_until(self, wanted: str) -> str:
-        """Read what is drawn until a whole frame holds this; that frame."""
-        return self.read_while(lambda frame: wanted not in frame, f"no {wanted!r}")
-
-    def read_while(self, is_unwanted: Callable[[str], bool], failure: str) -> str:
-        """Read what is drawn until there is a whole frame that is wanted; that frame."""
-        deadline = time.monotonic() + 30
-        while is_unwanted(self.frame()):
-            self._read(deadline, f"{failure}:\n{self.frame() or self.drawn}")
-        return self.frame()
-
-    def finish(self, timeout_s: float = 20.0) -> int:
-        """Read to the end; the exit status."""
-        deadline = time.monotonic() + timeout_s
-        while self.process.poll() is None:
-            self._read(deadline, "it does not end", may_be_empty=True)
-        while select.select([self._main], [], [], 0.2)[0]:
-            self._bytes += os.read(self._main, 65536)
-        return self.process.returncode
-
-    def _read(self, deadline: float, failure: str, *, may_be_empty: bool = False) -> None:
-        if time.monotonic() > deadline:
-            pytest.fail(failure)
-        if select.select([self._main], [], [], 0.1)[0]:
-            self._bytes += os.read(self._main, 65536)
-        elif self.process.poll() is not None and not may_be_empty:
-            pytest.fail(f"it ended with {self.process.returncode}: {self.drawn}")
-
-    def assert_restored(self) -> None:
-        """Modes, cursor, wrapping and first screen are as they were."""
-        assert termios.tcgetattr(self.terminal) == self.before
-        left = self.drawn.rpartition("\x1b[?1049h")[2]
-        assert left.rstrip().endswith("\x1b[?7h\x1b[?25h\x1b[?1049l")
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._main)
-        os.close(self.terminal)
-
-
-@pytest.fixture
-def screen(served: ServedRun) -> Iterator[Screen]:
-    """A terminal of 80 × 24 that shows the served run."""
-    with contextlib.closing(Screen(served.address)) as opened:
-        opened.read_until("q quit")
-        yield opened
-
-
-def test_keys_sort_pause_explain_and_quit(served: ServedRun, screen: Screen) -> None:
-    frame = screen.read_until("part ▲")
-    assert {len(line) for line in frame.splitlines() if line} == {80}
-    assert len(frame.splitlines()) <= 24
-    assert not termios.tcgetattr(screen.terminal)[3] & termios.ECHO
-    served.train()
-    screen.read_until("4/20")
-    screen.press(b"s")
-    screen.read_until("▼tokens/s")
-    screen.press(b"r")
-    screen.read_until("▲tokens/s")
-    screen.press(b"?")
-    screen.read_until("this help; any key leaves it")
-    screen.press(b"x")
-    screen.read_until("▲tokens/s")
-    screen.press(b"p")
-    screen.read_until("paused")
-    served.train()
-    time.sleep(1)
-    screen.press(b"s")
-    assert "4/20" in screen.read_until("▲behind")
-    screen.press(b"p")
-    screen.read_until("5/20")
-    screen.press(b"q")
-    assert screen.finish() == 0
-    screen.assert_restored()
-
-
-def test_actors_that_do_not_fit_are_scrolled_with_the_arrow_keys(served: ServedRun, screen: Screen) -> None:
-    for number in range(1, 40):
-        served.join(f"actor-{number}")
-    screen.read_until("of 40")
-    screen.press(b"\x1b[B")
-    screen.read_until("state · 2–")
-    # A sequence that a slow line cuts in two is one key all the same.
-    screen.press(b"\x1b")
-    screen.press(b"[F")
-    screen.read_until("actor-39")
-    screen.press(b"\x1b[H")
-    screen.read_until("state · 1–")
-
-
-def test_another_size_of_the_terminal_gives_another_frame(screen: Screen) -> None:
-    screen.resize(120, 40)
-    screen.process.send_signal(signal.SIGWINCH)
-    frame = screen.read_until("host")
-    assert {len(line) for line in frame.splitlines() if line} == {120}
-    screen.resize(50, 10)
-    screen.process.send_signal(signal.SIGWINCH)
-    frame = screen.read_while(lambda frame: {len(line) for line in frame.splitlines() if line} != {50}, "no 50 columns")
-    assert len(frame.splitlines()) <= 10
-
-
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda x: str(x)
-)
-def test_the_terminal_is_put_back_whatever_ends_it(screen: Screen, number: signal.Signals, status: int) -> None:
-    screen.process.send_signal(number)
-    assert screen.finish() == status
-    screen.assert_restored()
-
-
-def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(screen: Screen) -> None:
-    screen.process.send_signal(signal.SIGTSTP)
-    deadline = time.monotonic() + 20
-    while termios.tcgetattr(screen.terminal) != screen.before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    screen.process.send_signal(signal.SIGCONT)
-    while termios.tcgetattr(screen.terminal) == screen.before:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    screen.press(b"q")
-    assert screen.finish() == 0
-    screen.assert_restored()
-
-
-def test_a_hub_that_falls_silent_is_told_and_an_error_leaves_the_terminal_clean(tmp_path: Path) -> None:
-    with serve_run() as run:
-        run.train(2)
-        screen = Screen(run.address)
-        screen.read_until("2/20")
-    with contextlib.closing(screen):
-        frame = screen.read_until("no answer for")
-        assert "2/20" in frame
-        assert "✗ silent" in frame
-        screen.press(b"q")
-        assert screen.finish() == 0
-        screen.assert_restored()

@@ -38,7 +38,8 @@ def test_a_mistake_is_refused_with_its_field(fields: dict[str, object], message:
 
 def test_a_hub_recipe_runs_on_a_file_by_name_and_path_alone() -> None:
     hub = TaskConfig(name="huggingface", path="openai/gsm8k", subset="main", split="train")
-    TaskConfig(**{**hub.model_dump(), "name": "jsonl", "path": "train.jsonl.gz"})
+    file = TaskConfig(**{**hub.model_dump(), "name": "jsonl", "path": "train.jsonl.gz"})
+    assert (file.kind, file.path) == ("jsonl", "train.jsonl.gz")
 
 
 def test_a_resolved_configuration_is_accepted_again() -> None:

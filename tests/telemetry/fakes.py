@@ -7,6 +7,7 @@ import math
 import random
 from typing import Any
 
+from telemetry.catalogue import ACTOR_TOKEN_RATE
 from telemetry.lines import encode_line
 from telemetry.run_dir import RunDirectory
 
@@ -94,7 +95,7 @@ def make_status(**changes: Any) -> dict[str, Any]:
     """A hub's Status as plain data; its ledger adds up to 1284."""
     counts = (6, 24, 14, 24, 48, 1104, 61, 0, 3)
     actor = {"role": "actor", "waiting_for": "", "num_leases": 12, "seen_s": 0.4, "since_s": 30.0, "host": "box"}
-    rate = {"rapid_actor_generated_tokens_per_second": 312.0}
+    rate = {ACTOR_TOKEN_RATE.name: 312.0}
     status = {
         "version": {"incarnation": 1, "step": 47},
         "lineage": {"branch_steps": []},

@@ -7,6 +7,7 @@ import urllib.request
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry.exporter import Exporter
+from telemetry.metric import Metric
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -18,5 +19,6 @@ def scrape(exporter: Exporter) -> dict[Sample, float]:
     return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
 
 
-def value(samples: dict[Sample, float], name: str, **labels: str) -> float:
-    return samples[name, frozenset(labels.items())]
+def value(samples: dict[Sample, float], metric: Metric, suffix: str = "", **labels: str) -> float:
+    """One sample; a histogram's have the suffixes "_bucket", "_count" and "_sum"."""
+    return samples[metric.name + suffix, frozenset(labels.items())]

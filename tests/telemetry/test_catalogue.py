@@ -51,7 +51,7 @@ def test_the_documentation_names_every_metric_and_every_key() -> None:
 
 def test_metric_names_stand_nowhere_but_in_the_catalogue() -> None:
     names = re.compile("|".join(METRICS))
-    folders = ("protocol", "buffer", "actors", "tasks", "learner", "telemetry", "rapid")
+    folders = ("protocol", "buffer", "actors", "tasks", "learner", "telemetry", "rapid", "tests")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [str(path) for path in files if names.search(path.read_text(encoding="utf-8"))] == []
 

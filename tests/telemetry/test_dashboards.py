@@ -129,7 +129,7 @@ def test_what_a_metric_does_not_have_is_not_asked_of_it() -> None:
         scope.rate(catalogue.ACTOR_BUSY)
     with pytest.raises(ValueError, match="expected a histogram"):
         scope.quantile(0.5, catalogue.HUB_TOKENS)
-    assert scope.rate(catalogue.HUB_TOKENS, "run") == "sum by (run) (rate(rapid_hub_received_tokens_total[5m]))"
+    assert scope.rate(catalogue.HUB_TOKENS, "run") == f"sum by (run) (rate({catalogue.HUB_TOKENS.name}[5m]))"
     assert {Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM} == {metric.kind for metric in METRICS.values()}
 
 

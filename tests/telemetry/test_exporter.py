@@ -37,12 +37,12 @@ def test_a_scrape_shows_what_was_set_counted_and_observed(hub: Exporter) -> None
     hub.inc(catalogue.HUB_GROUPS_STALE, outcome="requeued")
     hub.observe(catalogue.HUB_BATCH_WAIT, 0.3)
     samples = scrape(hub)
-    assert value(samples, "rapid_hub_version_steps") == 7
-    assert value(samples, "rapid_hub_granted_leases_total") == 3
-    assert value(samples, "rapid_hub_stale_groups_total", outcome="requeued") == 1
+    assert value(samples, catalogue.HUB_VERSION) == 7
+    assert value(samples, catalogue.HUB_LEASES_GRANTED) == 3
+    assert value(samples, catalogue.HUB_GROUPS_STALE, outcome="requeued") == 1
     # Buckets count upwards: 0.3 s is above the bound of 0.2 and below that of 0.5.
-    assert value(samples, "rapid_hub_batch_wait_seconds_bucket", le="0.2") == 0
-    assert value(samples, "rapid_hub_batch_wait_seconds_bucket", le="0.5") == 1
+    assert value(samples, catalogue.HUB_BATCH_WAIT, "_bucket", le="0.2") == 0
+    assert value(samples, catalogue.HUB_BATCH_WAIT, "_bucket", le="0.5") == 1
 
 
 def test_a_process_serves_the_metrics_of_its_part_and_no_others(hub: Exporter) -> None:
@@ -65,20 +65,20 @@ def test_a_record_feeds_the_metrics_of_its_keys(learner: Exporter) -> None:
     learner.record(make_record(1, reward_mean=0.5, tokens_trained=100, train_s=3.0, diagnostics={"by_lag": lags}))
     learner.record(make_record(2, reward_mean=0.75, tokens_trained=50, train_s=1.0, logprob_diff_mean=None))
     samples = scrape(learner)
-    assert value(samples, "rapid_learner_reward_mean") == 0.75
-    assert value(samples, "rapid_learner_trained_tokens_total") == 150
-    assert value(samples, "rapid_learner_train_seconds_sum") == 4.0
-    assert value(samples, "rapid_learner_lag_tokens_total", lag="1") == 30
-    assert value(samples, "rapid_learner_lag_ess_fraction", lag="0") == 0.9
-    assert value(samples, "rapid_learner_logprob_diff_mean_nats") == 0.008
+    assert value(samples, catalogue.LEARNER_REWARD) == 0.75
+    assert value(samples, catalogue.LEARNER_TOKENS) == 150
+    assert value(samples, catalogue.LEARNER_TRAIN, "_sum") == 4.0
+    assert value(samples, catalogue.LEARNER_LAG_TOKENS, lag="1") == 30
+    assert value(samples, catalogue.LEARNER_LAG_ESS, lag="0") == 0.9
+    assert value(samples, catalogue.LEARNER_LOGPROB_DIFF) == 0.008
 
 
 def test_label_values_that_are_gone_read_zero(hub: Exporter) -> None:
     hub.set_all(catalogue.HUB_BUFFERED, "lag", {0: 4, 1: 2})
     hub.set_all(catalogue.HUB_BUFFERED, "lag", {1: 5})
     samples = scrape(hub)
-    assert value(samples, "rapid_hub_buffered_groups", lag="0") == 0
-    assert value(samples, "rapid_hub_buffered_groups", lag="1") == 5
+    assert value(samples, catalogue.HUB_BUFFERED, lag="0") == 0
+    assert value(samples, catalogue.HUB_BUFFERED, lag="1") == 5
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from telemetry.catalogue import ACTOR_BUSY, ACTOR_TOKEN_RATE
 from telemetry.controls import Controls
 from telemetry.document import document
 from telemetry.frame import draw
@@ -40,7 +41,7 @@ def text_of(state: ViewState, width: int = 80, height: int | None = 40, controls
 
 
 def make_actor(number: int, **changes: Any) -> dict[str, Any]:
-    rate = {"rapid_actor_generated_tokens_per_second": 100.0 + number, "rapid_actor_busy_fraction": 0.9}
+    rate = {ACTOR_TOKEN_RATE.name: 100.0 + number, ACTOR_BUSY.name: 0.9}
     return {**make_status()["clients"][0], "name": f"actor-{number}", "metrics": rate, **changes}
 
 
@@ -284,9 +285,7 @@ def odd_statuses(draw_value: st.DrawFn) -> dict[str, Any]:
             "seen_s": st.floats(0, 1e9),
             "since_s": st.floats(0, 1e9),
             "host": TEXTS,
-            "metrics": st.dictionaries(
-                st.sampled_from(["rapid_actor_generated_tokens_per_second", "rapid_actor_busy_fraction"]), st.floats()
-            ),
+            "metrics": st.dictionaries(st.sampled_from([ACTOR_TOKEN_RATE.name, ACTOR_BUSY.name]), st.floats()),
         }
     )
     counts = st.dictionaries(st.sampled_from(["ready", "settled", "dead_letter", "odd\x1b"]), st.integers(0, 10**12))

@@ -91,13 +91,16 @@ def test_a_file_that_grows_keeps_its_beginning_and_its_end(tmp_path: Path, clock
     assert len(gaps) == 1
 
 
-def test_a_full_disk_costs_the_timeline_and_not_the_run(tmp_path: Path, clock: Clock) -> None:
+def test_a_full_disk_costs_the_timeline_and_not_the_run(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     timeline = Timeline(tmp_path, "learner-0", now=clock)
     (tmp_path / "timeline").rmdir()
     (tmp_path / "timeline").touch()
     timeline.enter("train")
     timeline.flush()
     timeline.close()
+    assert f"the timeline {path_of(tmp_path)} is not written" in caplog.text
 
 
 _PROGRAM = """

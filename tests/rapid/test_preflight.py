@@ -1,0 +1,110 @@
+"""What a start refuses is refused by --dry-run, in the same words."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rapid.errors import UsageError
+from rapid.preflight import check_dry, check_ports, prepare
+from rapid.recipe import load_recipe
+from telemetry.run_dir import RunDirectory, locked
+
+TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny.toml"
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def refusal(check: Callable[..., Any], folder: Path, *overrides: str, resume: bool = False) -> str:
+    config = load_recipe(TINY, [f"run.directory={folder}", "run.name=x", *overrides])
+    with pytest.raises(UsageError) as caught:
+        check(config, TINY, resume=resume)
+    return str(caught.value)
+
+
+def refused_alike(folder: Path, *overrides: str, resume: bool = False) -> str:
+    """What both say."""
+    start, dry = (refusal(check, folder, *overrides, resume=resume) for check in (prepare, check_dry))
+    assert start == dry
+    return start
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("actors.scaling=cluster", "actors.max=2"), "expected RAY_ADDRESS of a running cluster"),
+        (("model.path=/nowhere/model",), "model.path"),
+        (("model.max_context=9",), "model.max_context = 9: prompt 0 of the task has"),
+        (("task.name=tests.nowhere:Task",), "tests.nowhere"),
+        (
+            ("run.directory=/dev/null/runs",),
+            "run.directory: /dev/null is a file, expected a folder",
+        ),
+    ],
+)
+def test_what_cannot_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert said in refused_alike(tmp_path, *overrides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cluster_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "RAY_ADDRESS = '127.0.0.1:1': nobody answers there" in refused_alike(tmp_path)
+
+
+def test_a_transport_that_needs_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "weights.transport = 'nccl': expected GPUs" in refused_alike(tmp_path, "weights.transport=nccl")
+
+
+def test_folders_that_do_not_fit(tmp_path: Path) -> None:
+    assert "leave out --resume to begin it" in refused_alike(tmp_path, resume=True)
+    run = RunDirectory.create(tmp_path / "x")
+    run.write_config(load_recipe(TINY, []).model_dump(mode="json"))
+    assert "holds no checkpoint" in refused_alike(tmp_path, resume=True)
+    with locked(run.path):
+        assert "is in use" in refused_alike(tmp_path, resume=True)
+        assert "add --resume to go on with it" in refused_alike(tmp_path)
+
+
+def test_a_dry_run_notes_what_only_a_start_can_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAPID_CACHE", str(tmp_path / "cache"))
+    config = load_recipe(TINY, [f"run.directory={tmp_path}", "run.name=x"])
+    (note,) = check_dry(config, TINY, resume=False)
+    assert note.startswith("not checked: the length of the prompts, since the start fetches or makes the model")
+    prepare(config, TINY, resume=False)
+    assert check_dry(config, TINY, resume=False) == []
+
+
+def test_ports_are_tried_where_the_part_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with taken_port() as port:
+        of_hub = load_recipe(TINY, [f"buffer.port={port}"])
+        of_learner = load_recipe(TINY, [f"telemetry.port={port - 1}"])
+        of_launcher = load_recipe(TINY, [f"telemetry.port={port - 2}"])
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        for config in (of_hub, of_learner, of_launcher):
+            with pytest.raises(UsageError, match="address already in use"):
+                check_ports(config)
+        # On a cluster hub and learner may be elsewhere; the launcher is here.
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+        check_ports(of_hub)
+        check_ports(of_learner)
+        with pytest.raises(UsageError, match="launcher-0 the port"):
+            check_ports(of_launcher)
