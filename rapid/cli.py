@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -158,7 +157,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # Those of the folders below explain themselves; of others the traceback is wanted.
         if isinstance(error, OSError) and is_disk_full(error):
-            sys.exit(_fail_for_space(error))
+            what = error.filename or "the output"
+            sys.exit(_fail(f"{what} cannot be written: {error.strerror}; free some space, and try again", 1))
         if not _explains_itself(error):
             raise
         sys.exit(_fail(error, 1))
@@ -172,15 +172,7 @@ def _explains_itself(error: Exception) -> bool:
     return isinstance(error, EngineError | BufferFault | TelemetryError)
 
 
-def _fail_for_space(error: OSError) -> int:
-    what = error.filename or "the output"
-    print(f"rapid: {what} cannot be written: {error.strerror}; free some space, and try again", file=sys.stderr)
-    # What could not be printed is not tried again when Python ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
-
-
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     print(f"rapid: {error}", file=sys.stderr)
     return status
 

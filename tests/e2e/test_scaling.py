@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,19 @@ def test_one_actor_becomes_three_and_one_again_and_nothing_is_lost(start: Callab
     over = scale(run, "2")
     assert over.returncode == 2
     assert "does not go on" in over.stderr
+
+
+def test_a_run_without_a_maximum_takes_one_actor_a_core_and_no_thousands(start: Callable[..., Any]) -> None:
+    run = start("unbounded", "actors.engine=scripted", "actors.scripted.tokens_per_s=400", "schedule.steps=100000")
+    run.wait_for_step(2)
+    for number, said in (("5000", f"expected at most {os.cpu_count()}"), ("-1", "expected a whole number from 1")):
+        refused = scale(run, number)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+    assert len(run.parts("ActorPart")) == 1
+    run.interrupt()
+    assert run.finish() == 0, run.output()
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_error() -> None:
