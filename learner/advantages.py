@@ -7,6 +7,7 @@ were drawn by an older policy: with weight w of each (detached, truncated), G co
     plain            b   = Σ_j r_j / G
     leave_one_out    b_i = Σ_{j≠i} w_j r_j / (G − 1)
     self_normalised  b   = Σ_j w_j r_j / Σ_j w_j
+    none             b   = 0
 
 With all weights 1 the first, second and fourth are the group mean, and the third is that of RLOO (Ahmadian et
 al. 2024, arXiv 2402.14740).
@@ -60,6 +61,8 @@ def _baselines(rewards: torch.Tensor, weights: torch.Tensor, group_of: torch.Ten
         return sum_by(values, group_of, num_groups)[group_of]
 
     sizes = total(torch.ones_like(rewards))
+    if kind == "none":
+        return torch.zeros_like(rewards)
     if kind == "weighted":
         return total(weights * rewards) / sizes
     if kind == "plain":
@@ -70,7 +73,7 @@ def _baselines(rewards: torch.Tensor, weights: torch.Tensor, group_of: torch.Ten
         if bool((sizes < 2).any()):
             raise ValueError("baseline leave_one_out got a group of one completion, expected at least two")
         return (total(weights * rewards) - weights * rewards) / (sizes - 1)
-    raise ValueError(f"baseline is {kind!r}, expected weighted, plain, leave_one_out or self_normalised")
+    raise ValueError(f"baseline is {kind!r}, expected weighted, plain, leave_one_out, self_normalised or none")
 
 
 def _deviations(rewards: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
