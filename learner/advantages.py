@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 
-# As in verl and TRL, the deviation is the sample's (G − 1) and never divides by less than this.
+# As in verl and TRL, the deviation is the sample's (G − 1). Rewards that deviate by less are equal.
 MIN_DEVIATION = 1e-6
 
 
@@ -48,7 +48,9 @@ def group_advantages(
     baselines = _baselines(rewards, weights, group_of, baseline)
     advantages = rewards - baselines
     if advantage_scale == "std":
-        advantages = advantages / _deviations(rewards, group_of)
+        # Of equal rewards a weighted baseline leaves something off-policy, which must not be divided by nearly nothing.
+        deviations = _deviations(rewards, group_of)
+        advantages = torch.where(deviations > MIN_DEVIATION, advantages / deviations, torch.zeros_like(advantages))
     elif advantage_scale != "none":
         raise ValueError(f'advantage_scale is {advantage_scale!r}, expected "none" or "std"')
     return advantages, baselines
@@ -81,7 +83,7 @@ def _deviations(rewards: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
     sizes = sum_by(torch.ones_like(rewards), group_of, num_groups)
     centred = rewards - (sum_by(rewards, group_of, num_groups) / sizes)[group_of]
     variance = sum_by(centred.square(), group_of, num_groups) / (sizes - 1).clamp_min(1)
-    return variance.sqrt().clamp_min(MIN_DEVIATION)[group_of]
+    return variance.sqrt()[group_of]
 
 
 def _count_groups(group_of: torch.Tensor) -> int:
