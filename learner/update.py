@@ -69,13 +69,9 @@ class Updater:
 
         Raises NonFiniteGradientError for a loss or a gradient that is not finite.
         """
-        hands = split_groups(batch.group_tokens(), self._ranks.world_size)
-        # Under ZeRO 2 and 3 every forward and backward pass is a meeting of all ranks.
-        count = max(count_micro_batches(batch, hand, **self._layout) for hand in hands)
-        own_groups = hands[self._ranks.rank]
-        micro_batches = pack_micro_batches(batch, own_groups, min_count=count, **self._layout)
+        micro_batches = self.lay_out(batch)
         extras = self.anchors.measure(batch, micro_batches)
-        cosine = self._cosine(batch, own_groups, extras) if with_cosine else None
+        cosine = self._cosine(batch, micro_batches, extras) if with_cosine else None
         found_T = torch.zeros(2, batch.num_tokens)
         sums: dict[str, torch.Tensor] = {}
         for position, micro_batch in enumerate(micro_batches):
@@ -86,6 +82,13 @@ class Updater:
         self.anchors.advance()
         update = self._describe(batch, found_T, sums, grad_norm, len(micro_batches))
         return update if cosine is None else replace(update, extra=update.extra | {"gradient_cosine": cosine})
+
+    def lay_out(self, batch: TrainBatch) -> list[MicroBatch]:
+        """This rank's part of the batch; as many micro-batches as on every other rank."""
+        hands = split_groups(batch.group_tokens(), self._ranks.world_size)
+        # Under ZeRO 2 and 3 every forward and backward pass is a meeting of all ranks.
+        count = max(count_micro_batches(batch, hand, **self._layout) for hand in hands)
+        return pack_micro_batches(batch, hands[self._ranks.rank], min_count=count, **self._layout)
 
     @property
     def _layout(self) -> dict[str, Any]:
@@ -138,7 +141,7 @@ class Updater:
         )
         return policy_loss(tokens, self._switches, num_groups=batch.num_groups, num_tokens=batch.num_tokens)
 
-    def _cosine(self, batch: TrainBatch, own_groups: list[int], extras: Extras) -> float | None:
+    def _cosine(self, batch: TrainBatch, micro_batches: list[MicroBatch], extras: Extras) -> float | None:
         halves = split_by_lag(batch)
         if halves is None:
             return None
@@ -153,7 +156,7 @@ class Updater:
 
         return gradient_cosine(
             halves,
-            own_groups,
+            [group for micro_batch in micro_batches for group in micro_batch.groups],
             lambda groups: pack_micro_batches(batch, groups, **self._layout),
             loss_of,
             [parameter for parameter in model.parameters() if parameter.requires_grad],
