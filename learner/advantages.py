@@ -7,6 +7,7 @@ were drawn by an older policy: with weight w of each (detached, truncated), G co
     plain            b   = Σ_j r_j / G
     leave_one_out    b_i = Σ_{j≠i} w_j r_j / (G − 1)
     self_normalised  b   = Σ_j w_j r_j / Σ_j w_j
+    none             b   = 0
 
 With all weights 1 the first, second and fourth are the group mean, and the third is that of RLOO (Ahmadian et
 al. 2024, arXiv 2402.14740).
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import torch
 
-# As in verl and TRL, the deviation is the sample's (G − 1) and never divides by less than this.
+# As in verl and TRL, the deviation is the sample's (G − 1). Rewards that deviate by less are equal.
 MIN_DEVIATION = 1e-6
 
 
@@ -47,7 +48,9 @@ def group_advantages(
     baselines = _baselines(rewards, weights, group_of, baseline)
     advantages = rewards - baselines
     if advantage_scale == "std":
-        advantages = advantages / _deviations(rewards, group_of)
+        # Of equal rewards a weighted baseline leaves something off-policy, which must not be divided by nearly nothing.
+        deviations = _deviations(rewards, group_of)
+        advantages = torch.where(deviations > MIN_DEVIATION, advantages / deviations, torch.zeros_like(advantages))
     elif advantage_scale != "none":
         raise ValueError(f'advantage_scale is {advantage_scale!r}, expected "none" or "std"')
     return advantages, baselines
@@ -60,6 +63,8 @@ def _baselines(rewards: torch.Tensor, weights: torch.Tensor, group_of: torch.Ten
         return sum_by(values, group_of, num_groups)[group_of]
 
     sizes = total(torch.ones_like(rewards))
+    if kind == "none":
+        return torch.zeros_like(rewards)
     if kind == "weighted":
         return total(weights * rewards) / sizes
     if kind == "plain":
@@ -70,7 +75,7 @@ def _baselines(rewards: torch.Tensor, weights: torch.Tensor, group_of: torch.Ten
         if bool((sizes < 2).any()):
             raise ValueError("baseline leave_one_out got a group of one completion, expected at least two")
         return (total(weights * rewards) - weights * rewards) / (sizes - 1)
-    raise ValueError(f"baseline is {kind!r}, expected weighted, plain, leave_one_out or self_normalised")
+    raise ValueError(f"baseline is {kind!r}, expected weighted, plain, leave_one_out, self_normalised or none")
 
 
 def _deviations(rewards: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
@@ -78,7 +83,7 @@ def _deviations(rewards: torch.Tensor, group_of: torch.Tensor) -> torch.Tensor:
     sizes = sum_by(torch.ones_like(rewards), group_of, num_groups)
     centred = rewards - (sum_by(rewards, group_of, num_groups) / sizes)[group_of]
     variance = sum_by(centred.square(), group_of, num_groups) / (sizes - 1).clamp_min(1)
-    return variance.sqrt().clamp_min(MIN_DEVIATION)[group_of]
+    return variance.sqrt()[group_of]
 
 
 def _count_groups(group_of: torch.Tensor) -> int:

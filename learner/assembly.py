@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
+from learner.anchors import Anchors
 from learner.checkpoint import claim_lineage, load_rank, read_info
 from learner.engine import TrainingEngine
+from learner.frozen import FrozenPolicy
 from learner.link import HubLink
 from learner.publisher import Publisher, WeightPublisher
 from learner.ranks import Ranks
 from learner.sampler import Sampler
 from learner.settings import LearnerSettings
+from learner.update import Updater
 from protocol.version import PolicyVersion
 from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
 from telemetry.exporter import Exporter
@@ -61,13 +65,40 @@ def build_engine(settings: LearnerSettings, ranks: Ranks) -> TrainingEngine:
     """The trainer with the weights, and after a resume the optimizer and random number states, of the start."""
     resume = settings.resume_from
     path = Path(settings.model_path) if resume is None else resume / "model"
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, settings.model.dtype), attn_implementation="sdpa", local_files_only=True
-    )
-    engine = TrainingEngine(model, settings.learner, ranks)
+    engine = TrainingEngine(_load_model(path, settings), settings.learner, ranks)
     if resume is not None:
         engine.load_optimizer_state(load_rank(resume, ranks.rank))
     return engine
+
+
+def build_updater(settings: LearnerSettings, engine: TrainingEngine, ranks: Ranks) -> Updater:
+    """What makes the steps, with the frozen policies that `[algorithm]` asks for.
+
+    The reference is the model that the run began with, after a resume too; the proximal policy gets its weights at
+    the first broadcast, which comes before the first step.
+    """
+
+    def frozen() -> FrozenPolicy:
+        model = _load_model(Path(settings.model_path), settings)
+        return FrozenPolicy(model, settings.learner.row_layout, ranks.device)
+
+    algorithm = settings.algorithm
+    anchors = Anchors(
+        engine,
+        algorithm,
+        settings.temperature,
+        ranks,
+        reference=frozen() if algorithm.kl_coefficient > 0 else None,
+        proximal=frozen() if algorithm.proximal == "recomputed" else None,
+    )
+    return Updater(engine, settings.learner, algorithm, settings.temperature, ranks, anchors)
+
+
+def _load_model(path: Path, settings: LearnerSettings) -> nn.Module:
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        path, dtype=getattr(torch, settings.model.dtype), attn_implementation="sdpa", local_files_only=True
+    )
+    return model
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from learner.losses import MAX_LOG_RATIO, level_log_ratios
+from learner.losses.ratios import exp_ratio, largest_by_completion, level_log_ratios, mean_by_completion
 
 QUANTILES = {"ratio_p05": 0.05, "ratio_p50": 0.5, "ratio_p95": 0.95}
 
@@ -19,17 +19,18 @@ def batch_diagnostics(
     generator_logprobs: torch.Tensor,
     lags: torch.Tensor,
     completion_of: torch.Tensor,
+    clipped: torch.Tensor,
     *,
     level: str,
-    bounds: tuple[float | None, float | None],
 ) -> dict[str, object]:
     """Diagnostics of a batch, plain numbers under the keys of `metrics.jsonl`, and `by_lag` for each lag.
 
-    Arguments, all (T,): log π before the update, log μ, lags (int64), completion of each token. `level` is that at
-    which the loss uses ratios ("sequence", "token", "length_normalised"), `bounds` the lower and upper bound beyond
-    which it clips them (None: no bound). Ratios are taken before clipping.
+    Arguments, all (T,): log π before the update, log μ, lags (int64), completion of each token, and 1 where the loss
+    clipped, cut or masked the token (`PolicyLoss.clipped`). `level` is that at which the loss uses ratios ("sequence",
+    "token", "length_normalised"). Ratios are taken before clipping.
 
-        ratio_mean, clipped_fraction, ess_fraction    over the ratios of the level
+        ratio_mean, ess_fraction    over the ratios π/μ of the level
+        clipped_fraction    over the same: tokens, or completions
         kl_behaviour    KL(μ‖π) in nats per token, the k3 estimator: mean of π/μ − 1 − log(π/μ), never negative
         logprob_diff_mean    mean |log μ − log π| over the tokens of completions wholly of lag 0; None where there are
             none. A completion that weights changed under is left out: its later tokens were drawn over the KV cache
@@ -39,17 +40,20 @@ def batch_diagnostics(
 
     Raises ValueError for shapes that differ and for an empty batch.
     """
-    _check_shapes(trainer_logprobs, generator_logprobs, lags, completion_of)
+    _check_shapes(trainer_logprobs, generator_logprobs, lags, completion_of, clipped)
     # float64, so that the order of a sum over a large batch cannot be seen in the result.
     log_ratios = trainer_logprobs.detach().double() - generator_logprobs.double()
     num_completions = int(completion_of.max()) + 1
     unit_log_ratios = level_log_ratios(log_ratios, completion_of, num_completions, level)
-    completion_lags = _largest_by_completion(lags, completion_of, num_completions)
+    unit_clipped = clipped.double()
+    if level != "token":
+        unit_clipped = mean_by_completion(unit_clipped, completion_of, num_completions)
+    completion_lags = largest_by_completion(lags, completion_of, num_completions)
     unit_lags = lags if level == "token" else completion_lags
     current = completion_lags[completion_of] == 0
     by_lag = {
         lag: {
-            **_describe(unit_log_ratios[unit_lags == lag], log_ratios[lags == lag], bounds),
+            **_describe(unit_log_ratios[unit_lags == lag], unit_clipped[unit_lags == lag], log_ratios[lags == lag]),
             **_quantiles(unit_log_ratios[unit_lags == lag]),
             "tokens": int((lags == lag).sum()),
             "ratios": int((unit_lags == lag).sum()),
@@ -57,7 +61,7 @@ def batch_diagnostics(
         for lag in sorted(set(lags.tolist()))
     }
     return {
-        **_describe(unit_log_ratios, log_ratios, bounds),
+        **_describe(unit_log_ratios, unit_clipped, log_ratios),
         "logprob_diff_mean": float(log_ratios[current].abs().mean()) if bool(current.any()) else None,
         "lag_mean": float(lags.double().mean()),
         "lag_max": int(lags.max()),
@@ -71,29 +75,19 @@ def effective_sample_fraction(weights: torch.Tensor) -> float:
 
 
 def _describe(
-    unit_log_ratios: torch.Tensor, token_log_ratios: torch.Tensor, bounds: tuple[float | None, float | None]
+    unit_log_ratios: torch.Tensor, unit_clipped: torch.Tensor, token_log_ratios: torch.Tensor
 ) -> dict[str, float | None]:
-    ratios = unit_log_ratios.clamp(max=MAX_LOG_RATIO).exp()
+    ratios = exp_ratio(unit_log_ratios)
     if not len(ratios):
         shares: dict[str, float | None] = dict.fromkeys(("ratio_mean", "clipped_fraction", "ess_fraction"))
     else:
         shares = {
             "ratio_mean": float(ratios.mean()),
-            "clipped_fraction": float(_is_outside(ratios, bounds).double().mean()),
+            "clipped_fraction": float(unit_clipped.mean()),
             "ess_fraction": effective_sample_fraction(ratios),
         }
-    kl = token_log_ratios.clamp(max=MAX_LOG_RATIO).exp() - 1 - token_log_ratios
+    kl = exp_ratio(token_log_ratios) - 1 - token_log_ratios
     return {**shares, "kl_behaviour": float(kl.mean())}
-
-
-def _is_outside(ratios: torch.Tensor, bounds: tuple[float | None, float | None]) -> torch.Tensor:
-    lower, upper = bounds
-    outside = torch.zeros_like(ratios, dtype=torch.bool)
-    if lower is not None:
-        outside |= ratios < lower
-    if upper is not None:
-        outside |= ratios > upper
-    return outside
 
 
 def _quantiles(log_ratios: torch.Tensor) -> dict[str, float | None]:
@@ -101,20 +95,15 @@ def _quantiles(log_ratios: torch.Tensor) -> dict[str, float | None]:
         return dict.fromkeys(QUANTILES)
     levels = torch.tensor(list(QUANTILES.values()), dtype=log_ratios.dtype)
     # Sorted by hand, since torch.quantile refuses more than 16 million values.
-    ordered = log_ratios.clamp(max=MAX_LOG_RATIO).sort().values.exp()
+    ordered = exp_ratio(log_ratios.sort().values)
     places = (levels * (len(ordered) - 1)).round().long()
     return dict(zip(QUANTILES, ordered[places].tolist(), strict=True))
-
-
-def _largest_by_completion(lags: torch.Tensor, completion_of: torch.Tensor, num_completions: int) -> torch.Tensor:
-    largest = torch.zeros(num_completions, dtype=lags.dtype)
-    return largest.scatter_reduce(0, completion_of, lags, reduce="amax")
 
 
 def _check_shapes(*tensors: torch.Tensor) -> None:
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if len(set(shapes)) != 1 or len(shapes[0]) != 1 or shapes[0][0] == 0:
         raise ValueError(
-            f"trainer_logprobs, generator_logprobs, lags and completion_of have shapes {shapes}: expected one "
-            "dimension and equal lengths, the number of tokens, at least 1"
+            f"trainer_logprobs, generator_logprobs, lags, completion_of and clipped have shapes {shapes}: expected "
+            "one dimension and equal lengths, the number of tokens, at least 1"
         )

@@ -50,10 +50,12 @@ class Policy(nn.Module):
         self.model = model
 
     def forward(
-        self, micro_batch: MicroBatch, temperature: float, with_entropy: bool
+        self, micro_batch: MicroBatch, temperature: float, with_entropy: bool, entropy_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """See `learner.policy.token_logprobs`."""
-        return token_logprobs(self.model, micro_batch, temperature, with_entropy=with_entropy)
+        return token_logprobs(
+            self.model, micro_batch, temperature, with_entropy=with_entropy, entropy_gradient=entropy_gradient
+        )
 
 
 class TrainingEngine:
@@ -80,10 +82,15 @@ class TrainingEngine:
         self._deepspeed = _initialize(policy, config, self._stage, dtype)
 
     def token_logprobs(
-        self, micro_batch: MicroBatch, temperature: float, with_entropy: bool = False
+        self, micro_batch: MicroBatch, temperature: float, with_entropy: bool = False, entropy_gradient: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(K,) log-probabilities with gradient, and (K,) entropies or None."""
-        return self._deepspeed(micro_batch.to(self._ranks.device), temperature, with_entropy)
+        return self._deepspeed(micro_batch.to(self._ranks.device), temperature, with_entropy, entropy_gradient)
+
+    @torch.no_grad()
+    def plain_logprobs(self, micro_batch: MicroBatch, temperature: float) -> torch.Tensor:
+        """(K,) log-probabilities of the present weights, without gradient."""
+        return self.token_logprobs(micro_batch, temperature)[0]
 
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         """Add the gradient of `loss`, this rank's share of the batch's sum. `is_last`: of this optimizer step."""

@@ -18,7 +18,14 @@ import threading
 import time
 from pathlib import Path
 
-from learner.assembly import FirstRank, build_engine, connect_first_rank, prepare_process, start_version
+from learner.assembly import (
+    FirstRank,
+    build_engine,
+    build_updater,
+    connect_first_rank,
+    prepare_process,
+    start_version,
+)
 from learner.batch import TrainBatch, build_batch
 from learner.checkpoint import CheckpointInfo, model_identity, write_checkpoint
 from learner.engine import NonFiniteGradientError, TrainingEngine
@@ -27,7 +34,7 @@ from learner.memory import TRIM_EVERY, trim_memory
 from learner.ranks import Ranks, join_ranks, leave_ranks
 from learner.record import Timings, step_record
 from learner.settings import LearnerSettings
-from learner.update import Update, Updater, learning_rate
+from learner.update import Update, learning_rate
 from protocol.codec import Frame, decode, encode
 from protocol.errors import RefusedError
 from protocol.messages import Batch
@@ -94,7 +101,7 @@ class Learner:
         self._version = start_version(settings)
         self._published = self._version
         self._checkpointed = self._version if settings.resume_from is not None else None
-        self._updater = Updater(engine, settings.learner, settings.algorithm, settings.temperature, ranks)
+        self._updater = build_updater(settings, engine, ranks)
         self._last_step_s = time.monotonic()
 
     @property
@@ -183,7 +190,9 @@ class Learner:
 
     def _update_or_note(self, batch: Batch, data: TrainBatch, lr: float) -> Update:
         try:
-            return self._updater.update(data, lr)
+            every = self._settings.learner.gradient_cosine_every
+            with_cosine = every is not None and (self._version.step + 1) % every == 0
+            return self._updater.update(data, lr, with_cosine=with_cosine)
         except NonFiniteGradientError as error:
             note = {
                 "error": str(error),
@@ -212,6 +221,7 @@ class Learner:
         else:
             # Under ZeRO 3 every rank takes part in gathering the weights.
             collections.deque(self._engine.iter_weights(), maxlen=0)
+        self._updater.anchors.hold()
         self._published = self._version
         return time.monotonic() - start
 

@@ -25,22 +25,29 @@ _PROBE_TOLERANCE = 0.05
 
 
 def token_logprobs(
-    model: nn.Module, micro_batch: MicroBatch, temperature: float, *, with_entropy: bool = False
+    model: nn.Module,
+    micro_batch: MicroBatch,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
+    entropy_gradient: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """log π of the K completion tokens, float32 with gradient, and their entropies (nats, detached) if asked.
+    """log π of the K completion tokens, float32 with gradient, and their entropies in nats if asked.
 
     `model` is a causal language model of transformers. `temperature` divides the logits, as it did in the
-    generator. Under ZeRO 3 the call must happen inside the engine's forward pass, which gathers each parameter.
+    generator. Entropies are detached without `entropy_gradient`. Under ZeRO 3 the call must happen inside the engine's
+    forward pass, which gathers each parameter.
     Raises ValueError for a model whose head does more than a matrix product.
     """
     require_plain_head(model)
     hidden = hidden_states(model, micro_batch)
     hidden_K = hidden.flatten(0, 1).index_select(0, micro_batch.predict_index)
     head = model.get_output_embeddings()
+    entropy = {"with_entropy": with_entropy, "entropy_gradient": entropy_gradient}
     if head.bias is not None or hasattr(head.weight, "ds_id"):
         # ZeRO 3 has spread the weight over ranks, and gathers it for a call of the module alone.
-        return module_logprobs(head, hidden_K, micro_batch.target_ids, temperature, with_entropy=with_entropy)
-    return head_logprobs(hidden_K, head.weight, micro_batch.target_ids, temperature, with_entropy=with_entropy)
+        return module_logprobs(head, hidden_K, micro_batch.target_ids, temperature, **entropy)
+    return head_logprobs(hidden_K, head.weight, micro_batch.target_ids, temperature, **entropy)
 
 
 def hidden_states(model: nn.Module, micro_batch: MicroBatch) -> torch.Tensor:

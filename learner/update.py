@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from learner.anchors import Anchors, Extras
 from learner.batch import TrainBatch, split_groups
 from learner.config import AlgorithmConfig, LearnerConfig
+from learner.cosine import gradient_cosine, split_by_lag
 from learner.diagnostics import batch_diagnostics
 from learner.engine import NonFiniteGradientError, TrainingEngine
-from learner.losses import policy_loss
+from learner.losses import PolicyLoss, Switches, Tokens, policy_loss
 from learner.packing import MicroBatch, count_micro_batches, pack_micro_batches
-from learner.policy import attention_cost
+from learner.policy import attention_cost, token_logprobs
 from learner.ranks import Ranks
 
 
@@ -27,7 +29,7 @@ class Update:
     entropy: float | None
     """Mean over the batch's tokens, in nats; None where it is not measured."""
     extra: dict[str, float]
-    """The loss's own metrics by name."""
+    """The loss's own metrics by name, and `gradient_cosine` where it was measured."""
     diagnostics: dict[str, object]
     """See `learner.diagnostics.batch_diagnostics`."""
     num_micro_batches: int
@@ -42,6 +44,7 @@ class Updater:
         learner, algorithm: `[learner]` and `[algorithm]`.
         temperature: that of the actors.
         ranks: this process among the others.
+        anchors: the policies beside the one that trains; None makes those that need no weights of their own.
     """
 
     def __init__(
@@ -51,74 +54,125 @@ class Updater:
         algorithm: AlgorithmConfig,
         temperature: float,
         ranks: Ranks,
+        anchors: Anchors | None = None,
     ) -> None:
         self._engine = engine
         self._learner = learner
         self._algorithm = algorithm
-        self._loss_options = algorithm.model_dump()
+        self._switches = Switches(**algorithm.loss_switches)
         self._temperature = temperature
         self._ranks = ranks
+        self.anchors = anchors if anchors is not None else Anchors(engine, algorithm, temperature, ranks)
 
-    def update(self, batch: TrainBatch, lr: float) -> Update:
-        """Train on the whole batch, shared among the ranks.
+    def update(self, batch: TrainBatch, lr: float, *, with_cosine: bool = False) -> Update:
+        """Train on the whole batch, shared among the ranks; `with_cosine` measures `gradient_cosine` before.
 
         Raises NonFiniteGradientError for a loss or a gradient that is not finite.
         """
-        micro_batches = self._pack(batch)
-        logprobs_T = torch.zeros(batch.num_tokens)
+        micro_batches = self.lay_out(batch)
+        extras = self.anchors.measure(batch, micro_batches)
+        cosine = self._cosine(batch, micro_batches, extras) if with_cosine else None
+        found_T = torch.zeros(2, batch.num_tokens)
         sums: dict[str, torch.Tensor] = {}
         for position, micro_batch in enumerate(micro_batches):
-            logprobs_K, metrics = self._accumulate(batch, micro_batch, is_last=position == len(micro_batches) - 1)
-            logprobs_T[micro_batch.token_index] = logprobs_K.cpu()
+            found_K, metrics = self._accumulate(batch, micro_batch, extras, is_last=position == len(micro_batches) - 1)
+            found_T[:, micro_batch.token_index] = found_K.cpu()
             sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
         grad_norm = self._engine.step(lr)
-        return self._describe(batch, logprobs_T, sums, grad_norm, len(micro_batches))
+        self.anchors.advance()
+        update = self._describe(batch, found_T, sums, grad_norm, len(micro_batches))
+        return update if cosine is None else replace(update, extra=update.extra | {"gradient_cosine": cosine})
 
-    def _pack(self, batch: TrainBatch) -> list[MicroBatch]:
+    def lay_out(self, batch: TrainBatch) -> list[MicroBatch]:
+        """This rank's part of the batch; as many micro-batches as on every other rank."""
         hands = split_groups(batch.group_tokens(), self._ranks.world_size)
-        options: dict[str, Any] = {
+        # Under ZeRO 2 and 3 every forward and backward pass is a meeting of all ranks.
+        count = max(count_micro_batches(batch, hand, **self._layout) for hand in hands)
+        return pack_micro_batches(batch, hands[self._ranks.rank], min_count=count, **self._layout)
+
+    @property
+    def _layout(self) -> dict[str, Any]:
+        return {
             "max_tokens": self._learner.micro_batch_tokens,
             "attention_cost": attention_cost(self._engine.model),
             "share_prompts": self._engine.shares_prompts,
         }
-        # Under ZeRO 2 and 3 every forward and backward pass is a meeting of all ranks.
-        count = max(count_micro_batches(batch, hand, **options) for hand in hands)
-        return pack_micro_batches(batch, hands[self._ranks.rank], min_count=count, **options)
 
     def _accumulate(
-        self, batch: TrainBatch, micro_batch: MicroBatch, *, is_last: bool
+        self, batch: TrainBatch, micro_batch: MicroBatch, extras: Extras, *, is_last: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logprobs_K, entropy_K = self._engine.token_logprobs(micro_batch, self._temperature, self._learner.entropy)
-        part, device = batch.select_groups(micro_batch.groups), logprobs_K.device
-        loss, metrics = policy_loss(
-            logprobs_K,
-            part.generator_logprobs_T.to(device),
-            part.completion_of_T.to(device),
-            part.group_of_C.to(device),
-            part.rewards_C.to(device),
-            num_groups=batch.num_groups,
-            num_tokens=batch.num_tokens,
-            **self._loss_options,
+        """One micro-batch's gradient; its (2, K) log-probabilities and clipped tokens, and its metrics."""
+        has_bonus = self._algorithm.entropy_coefficient > 0
+        logprobs_K, entropy_K = self._engine.token_logprobs(
+            micro_batch, self._temperature, self._learner.entropy or has_bonus, has_bonus
         )
+        loss, metrics, clipped_K = self._loss(batch, micro_batch, extras, logprobs_K, entropy_K)
         if not bool(loss.detach().isfinite()):
             raise NonFiniteGradientError(
                 f"loss is {loss.detach()} on groups {micro_batch.groups}, expected a finite number"
             )
         self._engine.backward(loss, is_last=is_last)
         if entropy_K is not None:
-            metrics["entropy"] = entropy_K.sum() / batch.num_tokens
-        return logprobs_K.detach(), metrics
+            metrics["entropy"] = entropy_K.detach().sum() / batch.num_tokens
+        return torch.stack([logprobs_K.detach(), clipped_K]), metrics
+
+    def _loss(
+        self,
+        batch: TrainBatch,
+        micro_batch: MicroBatch,
+        extras: Extras,
+        logprobs_K: torch.Tensor,
+        entropy_K: torch.Tensor | None,
+    ) -> PolicyLoss:
+        part, device, held_K = batch.select_groups(micro_batch.groups), logprobs_K.device, logprobs_K.detach()
+        beside = {name: values_T[micro_batch.token_index].to(device) for name, values_T in extras.items()}
+        generator_K, lags_K = part.generator_logprobs_T.to(device), part.lags_T.to(device)
+        tokens = Tokens(
+            trainer=logprobs_K,
+            held=held_K,
+            generator=generator_K,
+            completion_of=part.completion_of_T.to(device),
+            group_of=part.group_of_C.to(device),
+            rewards=part.rewards_C.to(device),
+            lags=lags_K,
+            proximal=beside.pop("proximal", self.anchors.interpolated(held_K, generator_K, lags_K)),
+            entropies=entropy_K,
+            **beside,
+        )
+        return policy_loss(tokens, self._switches, num_groups=batch.num_groups, num_tokens=batch.num_tokens)
+
+    def _cosine(self, batch: TrainBatch, micro_batches: list[MicroBatch], extras: Extras) -> float | None:
+        halves = split_by_lag(batch)
+        if halves is None:
+            return None
+        model, has_bonus = self._engine.model, self._algorithm.entropy_coefficient > 0
+
+        def loss_of(micro_batch: MicroBatch) -> torch.Tensor:
+            moved = micro_batch.to(self._ranks.device)
+            logprobs_K, entropy_K = token_logprobs(
+                model, moved, self._temperature, with_entropy=has_bonus, entropy_gradient=has_bonus
+            )
+            return self._loss(batch, micro_batch, extras, logprobs_K, entropy_K).loss
+
+        return gradient_cosine(
+            halves,
+            [group for micro_batch in micro_batches for group in micro_batch.groups],
+            lambda groups: pack_micro_batches(batch, groups, **self._layout),
+            loss_of,
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            self._ranks,
+        )
 
     def _describe(
         self,
         batch: TrainBatch,
-        logprobs_T: torch.Tensor,
+        found_T: torch.Tensor,
         sums: dict[str, torch.Tensor],
         grad_norm: float,
         num_micro_batches: int,
     ) -> Update:
         # Each rank knows its own tokens and has zeros elsewhere, so the sum is the whole.
-        logprobs_T = self._ranks.sum(logprobs_T.to(self._ranks.device)).cpu()
+        logprobs_T, clipped_T = self._ranks.sum(found_T.to(self._ranks.device)).cpu()
         names = sorted(sums)
         totals = self._ranks.sum(torch.stack([sums[name].double() for name in names])).tolist()
         extra = dict(zip(names, totals, strict=True))
@@ -127,8 +181,8 @@ class Updater:
             batch.generator_logprobs_T,
             batch.lags_T,
             batch.completion_of_T,
+            clipped_T,
             level=self._algorithm.ratio_level,
-            bounds=self._algorithm.ratio_bounds,
         )
         return Update(
             loss=extra.pop("loss"),

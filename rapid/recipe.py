@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -79,10 +80,19 @@ def _describe(fault: Any) -> str:
         return f"{location}: unknown key{_nearest(fault['loc'])}"
     if fault["type"] == "missing":
         return f"{location}: missing; it has no default"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ") + _nearest_choice(fault)
     # Of a rule over a whole section the message names the fields; the section itself would only be in the way.
     value = "" if isinstance(fault["input"], dict) else f" = {fault['input']!r:.80}"
     return f"{location}{value}: {message[:1].lower()}{message[1:]}"
+
+
+def _nearest_choice(fault: Any) -> str:
+    """The choice that a misspelt one may have meant."""
+    if fault["type"] not in ("literal_error", "enum") or not isinstance(fault["input"], str):
+        return ""
+    choices = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+    near = difflib.get_close_matches(fault["input"], choices, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _without_none(annotation: Any) -> Any:

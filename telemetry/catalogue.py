@@ -194,6 +194,20 @@ LEARNER_LAG_ESS = _gauge("learner", "lag_ess", "fraction", "Effective sample siz
 LEARNER_LAG_CLIPPED = _gauge("learner", "lag_clipped", "fraction", "Share clipped, by lag.", labels=("lag",))
 LEARNER_LAG_KL = _gauge("learner", "lag_kl_behaviour", "nats", "KL divergence, by lag.", labels=("lag",))
 LEARNER_LAG_RATIO = _gauge("learner", "lag_ratio_mean", "", "Mean importance weight, by lag.", labels=("lag",))
+LEARNER_LAG_QUANTILE = _gauge(
+    "learner",
+    "lag_ratio_quantile",
+    "",
+    "Quantile of the importance weights before clipping, by lag.",
+    labels=("lag", "quantile"),
+)
+LEARNER_GRADIENT_COSINE = _gauge(
+    "learner", "gradient_cosine", "", "Cosine between the gradients of a batch's fresher and staler half."
+)
+LEARNER_KL_REFERENCE = _gauge(
+    "learner", "kl_reference", "nats", "KL divergence from the model that the run began with."
+)
+LEARNER_ENTROPY = _gauge("learner", "entropy", "nats", "Mean entropy of the policy at a token.")
 
 # --- launcher ---------------------------------------------------------------------------------------
 
@@ -213,6 +227,16 @@ LAG_DIAGNOSTICS: dict[str, Metric] = {
     "ratio_mean": LEARNER_LAG_RATIO,
 }
 """Keys of `diagnostics["by_lag"]["0"]`, `["1"]`, ... in a metrics record, and the metric that each feeds."""
+
+LAG_QUANTILES: dict[str, str] = {"ratio_p05": "0.05", "ratio_p50": "0.5", "ratio_p95": "0.95"}
+"""More keys there: the quantiles of LEARNER_LAG_QUANTILE, and its label for each."""
+
+OPTIONAL_DIAGNOSTICS: dict[str, Metric] = {
+    "gradient_cosine": LEARNER_GRADIENT_COSINE,
+    "kl_reference": LEARNER_KL_REFERENCE,
+    "entropy": LEARNER_ENTROPY,
+}
+"""Keys of `diagnostics` that a record has where the run measures them, and the metric that each feeds."""
 
 
 # --- reference --------------------------------------------------------------------------------------
@@ -237,8 +261,12 @@ def render_reference() -> str:
     for key in KEYS:
         kind = {int: "integer", float: "number", dict: "map"}[key.kind] + (" or null" if key.nullable else "")
         parts.append(f"| `{key.name}` | {kind} | {key.help.replace('|', chr(92) + '|')} |")
-    lag_keys = ", ".join(f"`{name}`" for name in LAG_DIAGNOSTICS)
-    parts.append(f"| `{DIAGNOSTICS}` | map, optional | Whatever else; `by_lag` holds, for each lag, {lag_keys}. |\n")
+    lag_keys = ", ".join(f"`{name}`" for name in (*LAG_DIAGNOSTICS, *LAG_QUANTILES))
+    others = ", ".join(f"`{name}`" for name in OPTIONAL_DIAGNOSTICS)
+    parts.append(
+        f"| `{DIAGNOSTICS}` | map, optional | Whatever else, such as {others} where they are measured; `by_lag` holds, "
+        f"for each lag, {lag_keys}. |\n"
+    )
     return "\n".join(parts)
 
 

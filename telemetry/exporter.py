@@ -9,7 +9,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from telemetry.catalogue import LAG_DIAGNOSTICS, METRICS
+from telemetry.catalogue import (
+    LAG_DIAGNOSTICS,
+    LAG_QUANTILES,
+    LEARNER_LAG_QUANTILE,
+    METRICS,
+    OPTIONAL_DIAGNOSTICS,
+)
 from telemetry.config import LOOPBACK, TelemetryConfig
 from telemetry.errors import ExporterError
 from telemetry.metric import Kind, Metric
@@ -100,11 +106,17 @@ class Exporter:
             value = record.get(metric.record_key) if metric.record_key is not None else None
             if metric.part == self.part and value is not None:
                 self._feed(metric, value)
-        lags = (record.get("diagnostics") or {}).get("by_lag") or {}
-        for lag, values in lags.items():
+        diagnostics = record.get("diagnostics") or {}
+        for key, metric in OPTIONAL_DIAGNOSTICS.items():
+            if diagnostics.get(key) is not None:
+                self._feed(metric, diagnostics[key])
+        for lag, values in (diagnostics.get("by_lag") or {}).items():
             for key, metric in LAG_DIAGNOSTICS.items():
                 if values.get(key) is not None:
                     self._feed(metric, values[key], lag=str(lag))
+            for key, quantile in LAG_QUANTILES.items():
+                if values.get(key) is not None:
+                    self._feed(LEARNER_LAG_QUANTILE, values[key], lag=str(lag), quantile=quantile)
 
     def _feed(self, metric: Metric, value: float, **labels: str) -> None:
         if metric.kind is Kind.GAUGE:

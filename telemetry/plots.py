@@ -1,4 +1,4 @@
-"""The pictures of a run: reward, lag, throughput, and how far off-policy it trained."""
+"""The pictures of a run: reward, lag, throughput, and how far off-policy it trained, over time and by lag."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from telemetry.curve import nice_limits, smooth
 from telemetry.record import Record, elapsed_s
+from telemetry.report.by_lag import lag_rows
 from telemetry.run_dir import RunDirectory
 from telemetry.summary import WINDOW, compute_figures, format_number
 
@@ -62,6 +63,8 @@ def write_plots(run_dir: RunDirectory, *, max_staleness: int) -> list[Path]:
         "throughput": _draw_throughput,
         "ratio_ess": _draw_off_policy,
     }
+    if lag_rows(records):
+        drawings["by_lag"] = _draw_by_lag
     run_dir.plots.mkdir(exist_ok=True)
     return [_draw(run_dir, name, draw, records) for name, draw in drawings.items()]
 
@@ -190,6 +193,39 @@ def _draw_off_policy(figure: Any, records: list[Record]) -> None:
     shares.set_ylim(-2, 104)
     shares.legend(loc="center left", ncols=2)
     _finish(shares, records, clock_on=ratio)
+
+
+def _draw_by_lag(figure: Any, records: list[Record]) -> None:
+    """Means over the run, each step weighed by its tokens of the lag."""
+    ratio, shares, divergence = figure.subplots(1, 3)
+    rows = lag_rows(records)
+    lags = [row["lag"] for row in rows]
+
+    def values(key: str, scale: float = 1.0) -> list[float]:
+        return [scale * value for value in _gaps([row[key] for row in rows])]
+
+    ratio.axhline(1.0, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+    ratio.vlines(lags, values("ratio_p05"), values("ratio_p95"), color=BLUE, alpha=0.35, linewidth=6, label="5 to 95 %")
+    ratio.plot(lags, values("ratio_mean"), color=BLUE, marker="o", markersize=4, linewidth=1.6, label="mean")
+    ratio.set_title("By lag")
+    ratio.set_ylabel("π / μ, before the clip")
+    for key, colour, label in (
+        ("ess_fraction", GREEN, "effective sample"),
+        ("clipped_fraction", RED, "clipped or masked"),
+    ):
+        shares.plot(lags, values(key, 100), color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
+    shares.set_ylabel("%")
+    shares.set_ylim(-4, 104)
+    divergence.plot(
+        lags, values("kl_behaviour"), color=ORANGE, marker="o", markersize=4, linewidth=1.6, label="KL(μ‖π)"
+    )
+    divergence.set_ylabel("nats a token")
+    divergence.set_ylim(bottom=0)
+    for axes in (ratio, shares, divergence):
+        axes.set_xlabel("lag, optimizer steps")
+        axes.set_xlim(min(lags) - 0.5, max(lags) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best", fontsize=8)
 
 
 def _finish(axes: Axes, records: list[Record], clock_on: Axes | None = None) -> None:

@@ -39,7 +39,11 @@ KEYS: tuple[Key, ...] = (
     Key("lag_mean", float, "Mean lag of the batch's tokens, in optimizer steps."),
     Key("lag_max", int, "Largest lag of any token of the batch, in optimizer steps."),
     Key("ratio_mean", float, "Mean importance weight before clipping; 1 on policy."),
-    Key("clipped_fraction", float, "Share of the importance weights that the clip lowered."),
+    Key(
+        "clipped_fraction",
+        float,
+        "Share of the ratios, tokens or completions, that the loss clipped, cut off or masked.",
+    ),
     Key("ess_fraction", float, "Effective sample size of the importance weights, as a share of their number."),
     Key("kl_behaviour", float, "Estimated KL divergence from the generating policy, in nats per token."),
     Key(

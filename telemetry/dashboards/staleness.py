@@ -55,8 +55,8 @@ def _off_policy() -> list[Panel]:
     return [
         curves(
             "Clipped share",
-            "Share of the importance weights that the clip lowered, by lag and of the whole batch. It grows with the "
-            "lag; a third or more means that much of the gradient is biased by the clip.",
+            "Share of the importance weights or tokens that the loss clipped or masked, by lag and of the whole batch. "
+            "It grows with the lag; a third or more means that much of the gradient is biased by the clip.",
             [Query(RUN.by_lag(c.LEARNER_LAG_CLIPPED), lags), Query(RUN.learned(c.LEARNER_CLIPPED), "all")],
             unit="percentunit",
             high=1,
@@ -79,6 +79,24 @@ def _off_policy() -> list[Panel]:
             "Mean importance weight",
             "Before clipping; 1 on-policy, and near 1 while the estimator is sound.",
             [Query(RUN.by_lag(c.LEARNER_LAG_RATIO), lags), Query(RUN.learned(c.LEARNER_RATIO), "all")],
+        ),
+        curves(
+            "Spread of the importance weights",
+            "The 5 %, 50 % and 95 % quantile before clipping, by lag. They part as the lag grows; far from 1 on both "
+            "sides, a few samples carry the gradient.",
+            [Query(RUN.by_lag(c.LEARNER_LAG_QUANTILE), "lag {{lag}}, {{quantile}}")],
+        ),
+        curves(
+            "Gradients of the fresher and the staler half",
+            "Cosine between them: 1 is the same direction, and near 0 the stale half is noise to the fresh one. "
+            "Measured every learner.gradient_cosine_every steps; 0 throughout where it is not.",
+            [Query(RUN.learned(c.LEARNER_GRADIENT_COSINE), "cosine")],
+        ),
+        curves(
+            "Entropy, and KL from the start",
+            "Of the policy, in nats a token. A fall of the entropy towards 0 ends exploration. 0 throughout where a "
+            "run measures no entropy (learner.entropy) or has no reference model (algorithm.kl_coefficient).",
+            [Query(RUN.learned(c.LEARNER_ENTROPY), "entropy"), Query(RUN.learned(c.LEARNER_KL_REFERENCE), "KL")],
         ),
         curves(
             "Drift between generator and trainer",

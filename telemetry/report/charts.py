@@ -108,4 +108,18 @@ CHARTS: tuple[Chart, ...] = (
     Chart("Learning rate", "", "", (Line("lr", "lr", is_exact=True),), from_zero=True),
     Chart("Actors", "", "Connected to the hub.", (Line("actors", "actors", is_exact=True),), from_zero=True),
     Chart("Entropy of the policy", "nats", "Mean over the tokens.", (Line("diagnostics.entropy", "entropy"),)),
+    Chart(
+        "KL from the model of the start",
+        "nats",
+        "The reference of algorithm.kl_coefficient.",
+        (Line("diagnostics.kl_reference", "KL"),),
+        from_zero=True,
+    ),
+    Chart(
+        "Fresh and stale gradients",
+        "",
+        "Cosine between the gradients of a batch's fresher and staler half, every learner.gradient_cosine_every steps.",
+        (Line("diagnostics.gradient_cosine", "cosine", is_exact=True),),
+        mark="1",
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -39,6 +40,11 @@ def make_batch(shapes: Sequence[tuple[int, Sequence[int]]], seed: int = 0) -> Tr
     """A batch of groups given as (prompt length, lengths of the completions), all of lag 0."""
     groups = [make_group(index, prompt, lengths, seed) for index, (prompt, lengths) in enumerate(shapes)]
     return build_batch(groups, Lineage(), PolicyVersion(1, 0))
+
+
+def with_lags(batch: TrainBatch, num_lags: int = 3) -> TrainBatch:
+    """The same with lags 0, 1, 2, ... in turn, so that a completion has several."""
+    return replace(batch, lags_T=torch.arange(batch.num_tokens) % num_lags)
 
 
 def near(logprobs: torch.Tensor, seed: int = 0, spread: float = 0.3) -> torch.Tensor:

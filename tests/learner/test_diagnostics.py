@@ -18,10 +18,14 @@ LAGS = torch.tensor([1, 1, 0, 0, 2])
 COMPLETION_OF = torch.tensor([0, 0, 1, 2, 2])
 
 
-def diagnose(level="sequence", bounds=(None, 2.0), order=None):
+# The first completion, and the last token of the third.
+CLIPPED = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0])
+
+
+def diagnose(level="sequence", order=None):
     order = torch.arange(5) if order is None else torch.tensor(order)
-    tensors = (TRAINER[order], GENERATOR[order], LAGS[order], COMPLETION_OF[order])
-    return batch_diagnostics(*tensors, level=level, bounds=bounds)
+    tensors = (TRAINER[order], GENERATOR[order], LAGS[order], COMPLETION_OF[order], CLIPPED[order])
+    return batch_diagnostics(*tensors, level=level)
 
 
 def k3(log_ratio):
@@ -32,7 +36,7 @@ def test_sequence_level_worked_by_hand():
     found = diagnose()
     ratios = [math.exp(1.0), 1.0, math.exp(-0.4)]
     assert found["ratio_mean"] == pytest.approx(sum(ratios) / 3)
-    assert found["clipped_fraction"] == pytest.approx(1 / 3)  # e alone is above 2
+    assert found["clipped_fraction"] == pytest.approx((1 + 0 + 0.5) / 3)  # shares of the completions' tokens
     assert found["ess_fraction"] == pytest.approx(sum(ratios) ** 2 / (3 * sum(r * r for r in ratios)))
     assert found["kl_behaviour"] == pytest.approx((2 * k3(0.5) + k3(-0.5) + k3(0.1)) / 5, rel=1e-5)
     assert found["logprob_diff_mean"] == 0  # the second alone is wholly of lag 0
@@ -40,9 +44,8 @@ def test_sequence_level_worked_by_hand():
     assert found["lag_max"] == 2
 
 
-def test_token_level_counts_tokens_and_both_bounds():
-    found = diagnose("token", (0.8, 1.2))
-    # 1.649, 1.649, 1, 0.607, 1.105: three of five are outside.
+def test_token_level_counts_tokens():
+    found = diagnose("token")
     assert found["clipped_fraction"] == pytest.approx(0.6)
     assert found["ratio_mean"] == pytest.approx((2 * math.exp(0.5) + 1 + math.exp(-0.5) + math.exp(0.1)) / 5)
 
@@ -53,7 +56,7 @@ def test_by_lag_worked_by_hand():
     assert [by_lag[lag]["tokens"] for lag in by_lag] == [2, 2, 1]
     assert [by_lag[lag]["ratios"] for lag in by_lag] == [1, 1, 1]
     assert by_lag[1]["ratio_mean"] == pytest.approx(math.e)
-    assert by_lag[1]["clipped_fraction"] == 1
+    assert [by_lag[lag]["clipped_fraction"] for lag in by_lag] == [0, 1, 0.5]
     # The last completion counts under its largest lag, its tokens under their own.
     assert by_lag[2]["ratio_p50"] == pytest.approx(math.exp(-0.4))
     assert by_lag[2]["kl_behaviour"] == pytest.approx(k3(0.1), rel=1e-4)
@@ -61,28 +64,27 @@ def test_by_lag_worked_by_hand():
 
 def test_a_lag_without_a_completion_of_its_own_has_no_ratios():
     lags = torch.tensor([1, 1, 1, 0, 2])
-    found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, level="sequence", bounds=(None, 2.0))
+    found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, CLIPPED, level="sequence")
     assert found["by_lag"][0]["ratio_mean"] is None
     assert found["by_lag"][0]["tokens"] == 1
 
 
 def test_the_difference_between_the_programs_is_taken_where_no_weights_changed():
     lags = torch.tensor([0, 0, 1, 0, 2])
-    found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, level="token", bounds=(None, None))
+    found = batch_diagnostics(TRAINER, GENERATOR, lags, COMPLETION_OF, CLIPPED, level="token")
     assert found["logprob_diff_mean"] == pytest.approx(0.5)  # the first completion; the last changed in its middle
 
 
 def test_without_lag_zero_there_is_no_difference_to_report():
-    found = batch_diagnostics(TRAINER, GENERATOR, LAGS + 1, COMPLETION_OF, level="token", bounds=(None, None))
+    found = batch_diagnostics(TRAINER, GENERATOR, LAGS + 1, COMPLETION_OF, CLIPPED, level="token")
     assert found["logprob_diff_mean"] is None
-    assert found["clipped_fraction"] == 0
 
 
 def test_quantiles_are_of_the_ratios():
     log_ratios = torch.linspace(-1, 1, 101)
     zeros = torch.zeros(101, dtype=torch.int64)
     found = batch_diagnostics(
-        log_ratios, torch.zeros(101), zeros, torch.arange(101), level="sequence", bounds=(None, None)
+        log_ratios, torch.zeros(101), zeros, torch.arange(101), torch.zeros(101), level="sequence"
     )
     quantiles = [found["by_lag"][0][name] for name in ("ratio_p05", "ratio_p50", "ratio_p95")]
     assert quantiles == pytest.approx([math.exp(-0.9), 1.0, math.exp(0.9)], rel=1e-5)
@@ -102,7 +104,7 @@ def test_order_of_tokens_does_not_matter(order, level):
 def test_kl_is_never_negative_and_ess_is_a_fraction(log_ratios):
     trainer, zeros = torch.tensor(log_ratios), torch.zeros(len(log_ratios))
     index = torch.arange(len(log_ratios))
-    found = batch_diagnostics(trainer, zeros, index % 3, index, level="sequence", bounds=(None, 2.0))
+    found = batch_diagnostics(trainer, zeros, index % 3, index, zeros, level="sequence")
     assert found["kl_behaviour"] >= 0
     assert 1 / len(log_ratios) - 1e-9 <= found["ess_fraction"] <= 1 + 1e-9
 
@@ -122,6 +124,6 @@ def test_diagnostics_are_plain_numbers_that_json_takes():
 def test_an_empty_batch_and_unequal_shapes_are_refused():
     empty = torch.zeros(0)
     with pytest.raises(ValueError, match="at least 1"):
-        batch_diagnostics(empty, empty, empty.long(), empty.long(), level="token", bounds=(None, None))
+        batch_diagnostics(empty, empty, empty.long(), empty.long(), empty, level="token")
     with pytest.raises(ValueError, match="equal lengths"):
-        batch_diagnostics(TRAINER, GENERATOR[:3], LAGS, COMPLETION_OF, level="token", bounds=(None, None))
+        batch_diagnostics(TRAINER, GENERATOR[:3], LAGS, COMPLETION_OF, CLIPPED, level="token")

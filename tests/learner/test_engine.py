@@ -18,8 +18,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders with the results of one rank, which keeps everything, and of two ranks at every stage."""
     model_dir = make_model(tmp_path_factory.mktemp("model"))
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    run_ranks(SCRIPT, [str(model_dir), str(one), "0"], 1)
-    run_ranks(SCRIPT, [str(model_dir), str(two), "0,1,2,3"], 2)
+    stages = [{"name": str(stage), "stage": stage} for stage in range(4)]
+    run_ranks(SCRIPT, [str(model_dir), str(one), json.dumps(stages[:1])], 1)
+    run_ranks(SCRIPT, [str(model_dir), str(two), json.dumps(stages)], 2)
     return one, two
 
 

@@ -13,6 +13,7 @@ import xxhash
 from safetensors.torch import load_file
 
 from learner.checkpoint import list_checkpoints, read_info
+from learner.config import AlgorithmConfig
 from learner.engine import NonFiniteGradientError
 from learner.loop import run_learner
 from learner.scripted_hub import ScriptedHub
@@ -59,6 +60,52 @@ def test_events_come_in_order_and_the_next_batch_is_asked_for_before_the_commit(
         ("settle", "1.3"),
     ]
     assert [str(manifest.version) for manifest in hub.manifests] == ["1.0", "1.2"]
+
+
+def test_a_run_holds_the_policy_of_the_last_broadcast_and_the_model_of_its_start(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    hub = ScriptedHub(lambda version: make_groups(model_dir, version))
+    settings = make_settings(
+        tmp_path,
+        model_dir,
+        hub.address,
+        schedule=ScheduleConfig(steps=4, broadcast_every=2, max_staleness=8),
+        learner=learner_config(gradient_cosine_every=2),
+        algorithm=AlgorithmConfig(
+            loss="decoupled_ppo",
+            proximal="recomputed",
+            clip_low=1e-4,
+            clip_high=1e-4,
+            mask_high=None,
+            kl_coefficient=0.01,
+        ),
+    )
+    run_learner(settings, threading.Event())
+    hub.close()
+    found = [record["diagnostics"] for record in RunDirectory.open(tmp_path).read_metrics()]
+    # Right after a broadcast, and where the start is the present, every ratio is 1; a step later none of them is.
+    assert [one["clipped"] > 0 for one in found] == [False, True, False, True]
+    assert [one["kl_reference"] > 1e-6 for one in found] == [False, True, True, True]
+    # All groups of a step have one lag here, so that there is no fresher half.
+    assert not any("gradient_cosine" in one for one in found)
+
+
+def test_the_cosine_of_gradients_is_measured_every_so_many_steps(model_dir: Path, tmp_path: Path) -> None:
+    def groups_of_two_versions(version: PolicyVersion) -> list[Group]:
+        groups = make_groups(model_dir, version)
+        newer = [np.full_like(group.span_steps, min(version.step, 1)) for group in groups[:2]]
+        return [
+            msgspec.structs.replace(group, span_steps=steps) for group, steps in zip(groups, newer, strict=False)
+        ] + groups[2:]
+
+    hub = ScriptedHub(groups_of_two_versions)
+    settings = make_settings(tmp_path, model_dir, hub.address, learner=learner_config(gradient_cosine_every=2))
+    run_learner(settings, threading.Event())
+    hub.close()
+    found = [record["diagnostics"].get("gradient_cosine") for record in RunDirectory.open(tmp_path).read_metrics()]
+    assert [cosine is None for cosine in found] == [True, False, True, False]
+    assert all(-1 <= cosine <= 1 for cosine in found if cosine is not None)
 
 
 def test_every_step_leaves_a_record_of_the_contract(model_dir: Path, tmp_path: Path) -> None:

@@ -180,6 +180,39 @@ def test_a_head_called_as_a_module_gives_the_same():
     torch.testing.assert_close(by_module, fused)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_gradient_of_the_entropy_is_that_of_plain_autograd(monkeypatch, temperature):
+    torch.manual_seed(5)
+    hidden, targets = torch.randn(40, 16), torch.randint(0, VOCABULARY, (40,))
+    module = torch.nn.Linear(16, VOCABULARY, bias=False)
+    weights = torch.randn(2, 40)
+    # Blocks smaller than the batch, and than a product.
+    monkeypatch.setattr(head, "MATMUL_ROWS", 12)
+    monkeypatch.setattr(head, "SOFTMAX_ROWS", {"cpu": 5})
+
+    def run(logprobs, entropies, leaf):
+        loss = (weights[0] * logprobs).sum() + (weights[1] * entropies).sum()
+        return logprobs.detach(), entropies.detach(), *torch.autograd.grad(loss, [leaf, module.weight])
+
+    options = {"with_entropy": True, "entropy_gradient": True}
+    leaf = hidden.clone().requires_grad_()
+    found = run(*head_logprobs(leaf, module.weight, targets, temperature, **options), leaf)
+    expected = run(*module_logprobs(module, leaf, targets, temperature, **options), leaf)
+    for value, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, other, atol=2e-6, rtol=1e-5)
+    # By hand: of one state, ∂H/∂z = −p (log p + H) / τ.
+    logits = (hidden[:1] @ module.weight.T / temperature).double().detach().requires_grad_()
+    probs = logits.softmax(-1)
+    entropy = -(probs * probs.log()).sum()
+    by_hand = -probs * (probs.log() + entropy)
+    torch.testing.assert_close(torch.autograd.grad(entropy, logits)[0], by_hand.detach())
+
+
+def test_without_an_entropy_bonus_the_entropy_has_no_gradient():
+    hidden, weight = torch.randn(3, 8, requires_grad=True), torch.randn(VOCABULARY, 8)
+    assert not head_logprobs(hidden, weight, torch.tensor([1, 2, 3]), 1.0, with_entropy=True)[1].requires_grad
+
+
 def test_the_gradient_of_a_nearly_certain_token_survives_bfloat16():
     # p = 1 − 1e-3: bfloat16 has no number between 0.9961 and 1, so p must meet the 1 in float32.
     weight = torch.eye(2, dtype=torch.bfloat16)

@@ -56,6 +56,22 @@ def test_an_unknown_key_names_the_nearest() -> None:
     assert "did you mean task.eval.size?" in problems_of(task={"eval": {"siz": 3}})
 
 
+def test_an_unknown_choice_names_the_nearest() -> None:
+    assert "algorithm.loss = 'decoupled-ppo'" in (text := problems_of(algorithm={"loss": "decoupled-ppo"}))
+    assert "did you mean 'decoupled_ppo'?" in text
+    assert "did you mean 'alternate'?" in problems_of(schedule={"mode": "alternating"})
+    assert "did you mean" not in problems_of(algorithm={"loss": "xyz"})
+
+
+def test_a_preset_is_answered_with_what_to_write() -> None:
+    text = problems_of(algorithm={"loss": "dr_grpo"})
+    assert 'write loss = "grpo", baseline = "plain", normaliser = "constant"' in text
+
+
+def test_decoupled_ppo_without_proximal_logprobs_is_refused() -> None:
+    assert "algorithm.proximal 'none'" in problems_of(algorithm={"loss": "decoupled_ppo"})
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])
 def test_an_address_that_nobody_can_dial_is_refused(host: str) -> None:
     assert "run.host" in problems_of(run={"host": host})

@@ -60,6 +60,18 @@ def test_everything_served_is_in_the_catalogue(learner: Exporter) -> None:
     assert {name for name, _ in scrape(learner)} <= known
 
 
+def test_quantiles_by_lag_and_what_is_measured_now_and_then_are_served(learner: Exporter) -> None:
+    by_lag = {"2": {"ratio_p05": 0.7, "ratio_p50": 1.0, "ratio_p95": 1.5}, "3": {"ratio_p05": None}}
+    learner.record(make_record(1, diagnostics={"by_lag": by_lag, "gradient_cosine": 0.25, "kl_reference": 0.5}))
+    learner.record(make_record(2, diagnostics={"entropy": 1.5, "micro_batches": 3}))
+    samples = scrape(learner)
+    for quantile, expected in (("0.05", 0.7), ("0.5", 1.0), ("0.95", 1.5)):
+        assert value(samples, "rapid_learner_lag_ratio_quantile", lag="2", quantile=quantile) == expected
+    assert value(samples, "rapid_learner_gradient_cosine") == 0.25, "kept until it is measured again"
+    assert value(samples, "rapid_learner_kl_reference_nats") == 0.5
+    assert value(samples, "rapid_learner_entropy_nats") == 1.5
+
+
 def test_a_record_feeds_the_metrics_of_its_keys(learner: Exporter) -> None:
     lags = {0: {"tokens": 10, "ess_fraction": 0.9, "ratio_mean": None}, 1: {"tokens": 30}}
     learner.record(make_record(1, reward_mean=0.5, tokens_trained=100, train_s=3.0, diagnostics={"by_lag": lags}))

@@ -8,7 +8,7 @@ from telemetry.plots import write_plots
 from telemetry.run_dir import RunDirectory
 from tests.telemetry.fakes import fill, make_record, make_run
 
-PLOTS = ["lag", "ratio_ess", "reward", "throughput"]
+PLOTS = ["by_lag", "lag", "ratio_ess", "reward", "throughput"]
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -29,6 +29,12 @@ def test_pictures_bear_nulls_resumes_and_steps_that_took_no_time(run_dir: RunDir
     records = [make_record(1, wall_s=0.0, **nulls), make_record(2, wall_s=0.0)]
     fill(run_dir, [*records, make_record(2, incarnation=2, wall_s=1.0, eval={"pass@1": 0.5}, ratio_mean=math.nan)])
     assert len(write_plots(run_dir, max_staleness=0)) == 4
+
+
+def test_a_lag_whose_completions_count_under_another_leaves_a_gap(run_dir: RunDirectory) -> None:
+    lags = {"0": {"tokens": 5, "kl_behaviour": 0.1, "ratio_mean": None}, "3": {"tokens": 9, "ratio_mean": 1.1}}
+    paths = write_plots(fill(run_dir, [make_record(1, diagnostics={"by_lag": lags})]), max_staleness=3)
+    assert "by_lag" in [path.stem for path in paths]
 
 
 def test_a_run_without_a_step_has_no_pictures(run_dir: RunDirectory) -> None:

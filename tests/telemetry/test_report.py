@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from telemetry.catalogue import OPTIONAL_DIAGNOSTICS
 from telemetry.errors import RunDirectoryError
 from telemetry.record import KEYS
 from telemetry.report import RunData, load_run, write_report
@@ -135,7 +136,7 @@ def test_a_report_needs_the_configuration(run_dir: RunDirectory) -> None:
 def test_every_curve_is_of_a_key_that_records_have() -> None:
     known = {key.name for key in KEYS}
     keys = {line.key for chart in CHARTS for line in chart.lines}
-    assert keys - known == {"diagnostics.entropy"}
+    assert keys - known == {f"diagnostics.{name}" for name in OPTIONAL_DIAGNOSTICS}
     assert known - keys <= {"step", "incarnation", "wall_s", "tokens_trained", "eval"}
 
 

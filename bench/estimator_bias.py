@@ -1,0 +1,277 @@
+"""What each clip, baseline and method adds in bias, measured where the true gradient can be summed.
+
+    python -m bench.estimator_bias        prints the table, writes bench/results/estimator_bias.json; a minute or two
+
+The policy is a table: completions of up to three tokens out of four, one of which ends them, with a logit for every
+token after every beginning. There are 40 completions, so that the gradient of the expected reward is a sum. The policy
+is moved by small noisy steps of gradient ascent; its last state is the trainer, and that of l steps before is the
+generator of lag l. Groups of 8 completions are drawn from the generator, and the losses are the learner's own
+(`learner.losses`), so that what is measured is what trains.
+
+    bias        |E ĝ − g| / |g|, in per cent, with the noise of the sample taken off, and its standard error
+    cosine      of the angle between E ĝ and g: Adam forgives a wrong length, and nothing forgives a wrong direction
+    spread      √(trace of the covariance of ĝ over single groups) / |g|
+    error       √(bias² + spread² / 24) of a batch of 24 groups, as a share of |g|
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from learner.losses import Switches, Tokens, interpolate_proximal, kept_tokens, policy_loss
+
+RESULT = Path(__file__).parent / "results" / "estimator_bias.json"
+NUM_TOKENS, STOP, MAX_LENGTH, GROUP_SIZE, BATCH_GROUPS = 4, 0, 3, 8, 24
+LAGS = (0, 1, 2, 4, 8, 16, 32)
+STEP_SIZE, STEP_NOISE, SUCCESS = 0.1, 1.0, 0.3
+CHUNK = 10_000
+M2_THRESHOLD = 0.04
+
+UNCLIPPED = {"loss": "rapid", "weight_clip": None, "baseline": "leave_one_out"}
+ESTIMATORS: dict[str, dict] = {
+    # The clip, with a baseline that adds nothing.
+    "sequence, no clip": UNCLIPPED,
+    "sequence, clip 5": {**UNCLIPPED, "weight_clip": 5.0},
+    "sequence, clip 2": {**UNCLIPPED, "weight_clip": 2.0},
+    "sequence, clip 1.2": {**UNCLIPPED, "weight_clip": 1.2},
+    "sequence, clip 0.5 to 2": {**UNCLIPPED, "weight_clip": 2.0, "weight_clip_low": 0.5},
+    "sequence, clip 2, tighter by lag": {**UNCLIPPED, "weight_clip": 2.0, "clip_lag_factor": 0.9},
+    # The level.
+    "token, no clip": {**UNCLIPPED, "weight_level": "token"},
+    "token, clip 2": {**UNCLIPPED, "weight_level": "token", "weight_clip": 2.0},
+    "length-normalised, no clip": {**UNCLIPPED, "weight_level": "length_normalised"},
+    "no weight (policy_gradient)": {"loss": "policy_gradient", "baseline": "leave_one_out"},
+    # The baseline, without a clip.
+    "no clip, no baseline": {**UNCLIPPED, "baseline": "none"},
+    "no clip, plain baseline": {**UNCLIPPED, "baseline": "plain"},
+    "no clip, weighted baseline": {**UNCLIPPED, "baseline": "weighted"},
+    "no clip, self-normalised baseline": {**UNCLIPPED, "baseline": "self_normalised"},
+    # The default, and what else changes the target.
+    "RAPID: clip 2, weighted baseline": {"loss": "rapid"},
+    "RAPID, divided by the deviation": {"loss": "rapid", "advantage_scale": "std"},
+    "RAPID, divided by the length": {"loss": "rapid", "normaliser": "length"},
+    # Other methods.
+    "PPO / GRPO clip 0.2": {"loss": "grpo", "baseline": "leave_one_out"},
+    "GSPO clip 0.0003 / 0.0004": {
+        "loss": "gspo",
+        "baseline": "leave_one_out",
+        "clip_low": 3e-4,
+        "clip_high": 4e-4,
+    },
+    "CISPO, TIS: token, clip 2": {"loss": "cispo", "baseline": "leave_one_out"},
+    "IcePop 0.5 to 5": {"loss": "icepop", "baseline": "leave_one_out", "mask_low": 0.5},
+    "decoupled PPO, interpolated": {"loss": "decoupled_ppo", "baseline": "leave_one_out"},
+    "M2PO 0.04": {"loss": "m2po", "baseline": "leave_one_out"},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """All completions of the table and their rewards. S completions, L tokens at most, X beginnings."""
+
+    contexts: torch.Tensor
+    """int64 (S, L), the beginning that each token comes after; 0 behind the end."""
+    tokens: torch.Tensor
+    """int64 (S, L); 0 behind the end."""
+    is_token: torch.Tensor
+    """bool (S, L)."""
+    rewards: torch.Tensor
+    """float64 (S,), 0 or 1."""
+    num_contexts: int
+
+    def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
+        """log π of each token, float64 (S, L); 0 behind the end."""
+        return logits.log_softmax(-1)[self.contexts, self.tokens] * self.is_token
+
+    def expected_reward(self, logits: torch.Tensor) -> torch.Tensor:
+        """The sum over all completions, with gradient."""
+        return (self.logprobs(logits).sum(1).exp() * self.rewards).sum()
+
+    def gradient(self, logits: torch.Tensor) -> torch.Tensor:
+        """The true gradient, (X, tokens)."""
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(self.expected_reward(leaf), leaf)[0]
+
+
+def make_task(seed: int = 0) -> Task:
+    """Completions by counting, rewards by drawing."""
+    beginnings: list[tuple[int, ...]] = [()]
+    rows: list[tuple[int, ...]] = []
+    for beginning in beginnings:
+        for token in range(NUM_TOKENS):
+            longer = (*beginning, token)
+            if token == STOP or len(longer) == MAX_LENGTH:
+                rows.append(longer)
+            else:
+                beginnings.append(longer)
+    number = {beginning: index for index, beginning in enumerate(beginnings)}
+
+    def padded(values: list[int]) -> list[int]:
+        return values + [0] * (MAX_LENGTH - len(values))
+
+    generator = torch.Generator().manual_seed(seed)
+    return Task(
+        contexts=torch.tensor([padded([number[row[:place]] for place in range(len(row))]) for row in rows]),
+        tokens=torch.tensor([padded(list(row)) for row in rows]),
+        is_token=torch.tensor([[place < len(row) for place in range(MAX_LENGTH)] for row in rows]),
+        rewards=(torch.rand(len(rows), generator=generator) < SUCCESS).double(),
+        num_contexts=len(beginnings),
+    )
+
+
+def make_line(task: Task, num_steps: int, seed: int = 1) -> list[torch.Tensor]:
+    """Logits of successive policies, oldest first: steps of one length, half gradient and half noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (task.num_contexts, NUM_TOKENS)
+    line = [0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)]
+    for _ in range(num_steps):
+        gradient = task.gradient(line[-1])
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        line.append(line[-1] + STEP_SIZE * (gradient / gradient.norm() + STEP_NOISE * noise / noise.norm()))
+    return line
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N groups of completions drawn from a generator."""
+
+    task: Task
+    trainer: torch.Tensor
+    """Logits of the policy that trains."""
+    generator: torch.Tensor
+    """Logits of the policy that drew."""
+    lag: int
+    drawn: torch.Tensor
+    """int64 (N, G), which completions."""
+
+    @property
+    def kl(self) -> float:
+        """KL(μ‖π), in nats a token."""
+        mu, pi = self.task.logprobs(self.generator), self.task.logprobs(self.trainer)
+        shares = mu.sum(1).exp()
+        return float((shares * (mu - pi).sum(1)).sum() / (shares * self.task.is_token.sum(1)).sum())
+
+    def tokens(self, **extras: torch.Tensor) -> tuple[Tokens, torch.Tensor]:
+        """What the losses take, and the row of the task's tables for each token, as (T, 2) places."""
+        chosen = self.drawn.flatten()
+        is_token = self.task.is_token[chosen]
+        places = is_token.nonzero()
+        table = torch.stack([chosen[places[:, 0]], places[:, 1]], 1)
+        pi, mu = (self.task.logprobs(logits)[table[:, 0], table[:, 1]] for logits in (self.trainer, self.generator))
+        tokens = Tokens(
+            trainer=pi.clone().requires_grad_(),
+            held=pi,
+            generator=mu,
+            completion_of=places[:, 0],
+            group_of=torch.arange(len(self.drawn)).repeat_interleave(self.drawn.shape[1]),
+            rewards=self.task.rewards[chosen],
+            lags=torch.full_like(places[:, 0], self.lag),
+            **extras,
+        )
+        return tokens, table
+
+
+def draw(task: Task, line: list[torch.Tensor], lag: int, num_groups: int, seed: int = 2) -> Sample:
+    """Groups of the generator that lies `lag` steps before the newest policy of the line."""
+    trainer, generator = line[-1], line[-1 - lag]
+    random = torch.Generator().manual_seed(1000 * seed + lag)
+    shares = task.logprobs(generator).sum(1).exp()
+    drawn = torch.multinomial(shares, num_groups * GROUP_SIZE, replacement=True, generator=random)
+    return Sample(task, trainer, generator, lag, drawn.view(num_groups, GROUP_SIZE))
+
+
+def group_gradients(sample: Sample, options: dict) -> torch.Tensor:
+    """The estimate of each group alone, as ascent: (N, X · tokens)."""
+    switches = Switches(**options)
+    tokens, table = sample.tokens()
+    extras = {}
+    if switches.loss == "m2po":
+        extras["kept"] = kept_tokens(tokens, switches, M2_THRESHOLD)
+    if switches.loss == "decoupled_ppo":
+        assert tokens.lags is not None
+        extras["proximal"] = interpolate_proximal(tokens.held, tokens.generator, tokens.lags, 1)
+    if extras:
+        tokens, table = sample.tokens(**extras)
+    # With a count of one the loss is the sum over groups, each of which is an estimate.
+    loss = policy_loss(tokens, switches, num_groups=1, num_tokens=len(tokens.trainer)).loss
+    (coefficients,) = torch.autograd.grad(-loss, tokens.trainer)
+    contexts, chosen = (values[table[:, 0], table[:, 1]] for values in (sample.task.contexts, sample.task.tokens))
+    # ∂ log π(token | beginning) / ∂ logits = onehot − p
+    slopes = -sample.trainer.softmax(-1)[contexts] * coefficients[:, None]
+    slopes[torch.arange(len(chosen)), chosen] += coefficients
+    owners = tokens.group_of[tokens.completion_of] * sample.task.num_contexts + contexts
+    total = torch.zeros(len(sample.drawn) * sample.task.num_contexts, NUM_TOKENS, dtype=torch.float64)
+    return total.index_add(0, owners, slopes).view(len(sample.drawn), -1)
+
+
+def measure(sample: Sample, options: dict) -> dict[str, float]:
+    """Bias, its standard error, direction and spread of an estimator; see the top of this file."""
+    truth = sample.task.gradient(sample.trainer).flatten()
+    size = float(truth.norm())
+    count, total, squares = len(sample.drawn), torch.zeros_like(truth), 0.0
+    # M2PO's mask belongs to the whole sample; all else is by group, and can be cut.
+    chunk = count if options["loss"] == "m2po" else CHUNK
+    for start in range(0, count, chunk):
+        part = Sample(sample.task, sample.trainer, sample.generator, sample.lag, sample.drawn[start : start + chunk])
+        found = group_gradients(part, options)
+        total, squares = total + found.sum(0), squares + float(found.square().sum())
+    mean = total / count
+    variance = (squares / count - float(mean.square().sum())) * count / (count - 1)
+    noise = variance / count
+    distance = float((mean - truth).square().sum())
+    bias = math.sqrt(max(distance - noise, 0.0)) / size
+    spread = math.sqrt(variance) / size
+    return {
+        "bias": bias,
+        "bias_standard_error": math.sqrt(noise) / size,
+        "is_seen": distance > 4 * noise,
+        "cosine": float(mean @ truth) / (float(mean.norm()) * size),
+        "spread": spread,
+        "error": math.sqrt(bias**2 + spread**2 / BATCH_GROUPS),
+    }
+
+
+def main() -> None:
+    """Measure all estimators at all lags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=100_000, help="groups drawn for each lag")
+    parser.add_argument("--seed", type=int, default=2, help="of rewards, policies and draws")
+    options = parser.parse_args()
+    task = make_task(options.seed)
+    line = make_line(task, max(LAGS), options.seed + 1)
+    rows = []
+    for lag in LAGS:
+        sample = draw(task, line, lag, options.groups, options.seed + 2)
+        for name, switches in ESTIMATORS.items():
+            rows.append({"lag": lag, "kl": sample.kl, "estimator": name, **measure(sample, switches)})
+        print(f"lag {lag}: KL {sample.kl:.4f} nats a token", flush=True)
+    print_table(rows)
+    RESULT.parent.mkdir(exist_ok=True)
+    command = f"python -m bench.estimator_bias --groups {options.groups} --seed {options.seed}"
+    RESULT.write_text(json.dumps({"command": command, "group_size": GROUP_SIZE, "rows": rows}, indent=1) + "\n")
+
+
+def print_table(rows: list[dict]) -> None:
+    """Markdown: an estimator a line, "bias % (cosine, spread)" for each lag."""
+    kls = {row["lag"]: row["kl"] for row in rows}
+    print("| estimator | " + " | ".join(f"lag {lag}" for lag in kls) + " |")
+    print("|---" * (len(kls) + 1) + "|")
+    print("| KL, nats a token | " + " | ".join(f"{kl:.3f}" for kl in kls.values()) + " |")
+    for name in dict.fromkeys(row["estimator"] for row in rows):
+        cells = [_cell(row) for row in rows if row["estimator"] == name]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _cell(row: dict) -> str:
+    bias = f"{100 * row['bias']:.1f}" if row["is_seen"] else f"<{200 * row['bias_standard_error']:.1f}"
+    return f"{bias} ({row['cosine']:.3f}, {row['spread']:.1f})"
+
+
+if __name__ == "__main__":
+    main()
