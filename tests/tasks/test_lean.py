@@ -83,7 +83,8 @@ def test_what_is_no_statement_is_refused(source: str, message: str) -> None:
         "```lean4\nsubst h\nnorm_num\n```",
         f"Here it is:\n```lean4\n{STATEMENT.claim} := by\n  subst h\n  norm_num\n```\nDone, sorry for the wait.",
         f"```lean\n{STATEMENT.text}\n  subst h\n  norm_num\n```",
-        f"```lean4\nby ring\n```\nNo:\n```lean4\n{STATEMENT.claim} := by -- first\n  subst h /- not /- sorry -/ -/\n  norm_num",
+        f"```lean4\nby ring\n```\nNo:\n```lean4\n{STATEMENT.claim} := by -- first\n"
+        "  subst h /- not /- sorry -/ -/\n  norm_num",
         "```lean4\ntheorem double (n : ℕ) (h : n = 2) :\n  n + n = 4 := by\n  subst h\n  norm_num\n```",
     ],
 )
