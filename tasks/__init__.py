@@ -8,6 +8,16 @@ from __future__ import annotations
 from tasks.build import build_task, validate
 from tasks.config import EvalConfig, TaskConfig
 from tasks.errors import TaskError
-from tasks.task import Prompt, Reward, Task
+from tasks.task import Prompt, Reward, Task, difficulty_of
 
-__all__ = ["EvalConfig", "Prompt", "Reward", "Task", "TaskConfig", "TaskError", "build_task", "validate"]
+__all__ = [
+    "EvalConfig",
+    "Prompt",
+    "Reward",
+    "Task",
+    "TaskConfig",
+    "TaskError",
+    "build_task",
+    "difficulty_of",
+    "validate",
+]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any
 
+from tasks.boxed import last_boxed
 from tasks.errors import TaskError
+from tasks.mathematics import is_same_mathematics
 
 # A minus belongs to the number only when it touches it and nothing stands before it that it could subtract from:
 # "= -3" is -3, while "5-3" and "5 - 3" end in 3. Commas count only before groups of three digits: "1,2" ends in 2.
@@ -43,30 +43,21 @@ def judge_exact(reference: str, completion: str) -> float:
     return float(reference.strip() == completion.strip())
 
 
-@lru_cache(maxsize=256)
-def parse_reference(reference: str) -> list[Any]:
-    """The right answer as math-verify reads it. Bare LaTeX is boxed, as it is only read in an anchor."""
-    from math_verify import parse
-
-    anchored = any(mark in reference for mark in ("$", "\\boxed", "\\(", "\\["))
-    expression: list[Any] = parse(reference if anchored else f"\\boxed{{{reference}}}")
-    return expression or parse(reference)
+def judge_boxed(reference: str, completion: str) -> float:
+    """1 if the last box of the completion is the reference: "so \\boxed{\\frac12}" answers "0.5"."""
+    given = last_boxed(completion)
+    return 0.0 if given is None else float(is_same_mathematics(reference, f"\\boxed{{{given}}}", given))
 
 
 def judge_mathematics(reference: str, completion: str) -> float:
-    """1 if math-verify finds both equal: "\\frac{1}{2}" answers "0.5".
-
-    Its own time limits raise in the main thread by a signal; a completion that exceeds them is wrong.
-    """
-    from math_verify import parse, verify
-
-    expected = parse_reference(reference)
-    return float(bool(expected) and verify(expected, parse(completion)))
+    """1 if math-verify finds both equal: "\\frac{1}{2}" answers "0.5"."""
+    return float(is_same_mathematics(reference, completion, completion.strip()))
 
 
 JUDGES: dict[str, Judge] = {
     "last_number": judge_last_number,
     "math_verify": judge_mathematics,
+    "boxed": judge_boxed,
     "exact": judge_exact,
 }
 
@@ -88,10 +79,12 @@ def judge(answer: str, completion_pattern: str | None, reference: str, completio
 
 
 def check_reference(reference: str, answer: str, place: str) -> None:
-    """Raises TaskError when the right answer is no single number, but completions are judged by one.
+    """Raises TaskError when the right answer is missing, or is no single number, but completions are judged by one.
 
     Of "1/2" or "3*5+2" only the last number would be compared, so that wrong completions were right.
     """
+    if not reference.strip():
+        raise TaskError(f"{place} has no answer, or none that is closed; expected one: see task.answer_field")
     if answer != "last_number":
         return
     count = sum(1 for _ in NUMBER.finditer(reference))

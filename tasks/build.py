@@ -15,8 +15,11 @@ Split = Literal["train", "eval"]
 # Imported when used: reasoning-gym and datasets take a second each.
 ADAPTERS = {
     "reasoning_gym": "tasks.reasoning_gym",
+    "word_problems": "tasks.word_problems",
+    "countdown": "tasks.countdown",
     "jsonl": "tasks.jsonl",
     "huggingface": "tasks.huggingface",
+    "minif2f": "tasks.lean.task",
     "user": "tasks.user",
 }
 
@@ -43,7 +46,11 @@ def validate(config: TaskConfig) -> list[str]:
     Raises TaskError when the task cannot work. Returns notes on what could not be checked here, such as a data set's
     existence without a connection to its hub; `build_task` will find out.
     """
-    if config.kind == "huggingface" and not Path(config.path or "").expanduser().exists():
+    if config.kind == "minif2f":
+        from tasks.lean.task import check_lean
+
+        check_lean(config)
+    if config.kind in ("huggingface", "minif2f") and not Path(config.path or "").expanduser().exists():
         from tasks.huggingface import check_exists
 
         try:

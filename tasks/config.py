@@ -7,19 +7,27 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-BUILT_IN = ("reasoning_gym", "jsonl", "huggingface")
+from tasks.errors import describe_options
+from tasks.presets import PRESETS, fill_preset
+
 # Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
 # A recipe for the hub must also run on a file by --set task.path alone, so records share all of their fields.
-RECORD_FIELDS = {"path", "question_field", "answer_field", "answer_pattern", "split", "subset"}
+ROW_FIELDS = {"path", "split", "split_field", "subset", "question_field", "prompt_template"}
+RECORD_FIELDS = ROW_FIELDS | {"answer_field", "answer_pattern", "difficulty_field", "difficulty_count"}
+JUDGED_FIELDS = {"answer", "completion_pattern"}
+GENERATED_FIELDS = {"params", "seed", "size", "prompt_template"}
 FIELDS_OF = {
-    "reasoning_gym": {"dataset", "params", "seed", "size"},
-    "jsonl": RECORD_FIELDS,
-    "huggingface": RECORD_FIELDS,
+    "reasoning_gym": GENERATED_FIELDS | JUDGED_FIELDS | {"dataset"},
+    "word_problems": GENERATED_FIELDS | {"completion_pattern"},
+    "countdown": GENERATED_FIELDS | {"completion_pattern"},
+    "jsonl": RECORD_FIELDS | JUDGED_FIELDS,
+    "huggingface": RECORD_FIELDS | JUDGED_FIELDS,
+    "minif2f": ROW_FIELDS | {"params"},
+    # A task of the user's own writes its prompts and judges its answers itself.
     "user": {"params"},
 }
 COMMON_FIELDS = {"name", "limit", "eval"}
-# A task of the user's own writes its prompts and judges its answers itself.
-JUDGED_FIELDS = {"prompt_template", "answer", "completion_pattern"}
+BUILT_IN = tuple(dict.fromkeys([*(kind for kind in FIELDS_OF if kind != "user"), *PRESETS]))
 
 
 class Section(BaseModel):
@@ -34,33 +42,40 @@ class EvalConfig(Section):
     size: int = Field(100, ge=1)
     """Evaluation prompts, at most."""
     seed: int = Field(1_000_000_000, ge=0, lt=2**32)
-    """reasoning_gym: seed of the first evaluation prompt. Records without a split of their own: seed of the draw that
-    holds prompts back. It does not follow task.seed, so that runs with different seeds are measured alike."""
+    """Generated: seed of the evaluation prompts. Records without a split of their own: seed of the draw that holds
+    prompts back. It does not follow task.seed, so that runs with different seeds are measured alike."""
     path: str | None = None
-    """jsonl, huggingface: where the evaluation records are. None takes task.path."""
+    """Records: where those of the evaluation are. None takes task.path."""
     split: str | None = None
-    """huggingface: split of the evaluation records, such as "test". None takes task.split."""
+    """Records: split of those of the evaluation, such as "test". None takes task.split."""
+    subset: str | None = None
+    """huggingface: configuration of the data set at eval.path. None takes task.subset, or none with an eval.path."""
 
 
 class TaskConfig(Section):
     """`[task]`: what is learned."""
 
     name: str
-    """"reasoning_gym", "jsonl", "huggingface", or "module:object" for a task of your own."""
+    """"gsm8k", "math", "minif2f", "countdown", "word_problems", "reasoning_gym", "jsonl", "huggingface", or
+    "module:object" for a task of your own."""
     dataset: str | None = None
     """reasoning_gym: name of the data set, such as "chain_sum"."""
     params: dict[str, Any] = Field(default_factory=dict)
-    """reasoning_gym: parameters of the data set. module:object: keyword arguments of the object."""
+    """Generated: parameters of what is generated. minif2f: where Lean is. module:object: keyword arguments of the
+    object."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """reasoning_gym: seed of the first prompt; prompt i has seed + i."""
+    """Generated: seed of the prompts."""
     size: int = Field(10_000, ge=1)
-    """reasoning_gym: prompts of one epoch."""
+    """Generated: prompts of one epoch."""
     path: str | None = None
     """A .jsonl, .json (an array) or .jsonl.gz file; with huggingface also a data set's name, or a folder of one."""
     split: str = "train"
-    """huggingface: split of the data set."""
-    subset: str | None = None
-    """huggingface: configuration of the data set, such as "main". None if it has only one."""
+    """Records: split of the data set, or value of split_field."""
+    split_field: str | None = None
+    """Records: the field that names a record's split, in a file that holds several. None takes all records."""
+    subset: str | list[str] | None = None
+    """huggingface: configuration of the data set, such as "main", or several, one after the other. None if it has
+    only one."""
     question_field: str = "question"
     """Records: the field that holds the question."""
     answer_field: str = "answer"
@@ -68,11 +83,17 @@ class TaskConfig(Section):
     answer_pattern: str | None = None
     """Records: regular expression whose first group is the answer within answer_field, such as "#### (.+)".
     None takes the whole field."""
+    difficulty_field: str | None = None
+    """Records: the field by which `rapid eval` breaks its result down, such as "level". None does not."""
+    difficulty_count: str | None = None
+    """Records: regular expression whose matches in difficulty_field are counted to give the difficulty, such as lines
+    of a solution. None takes the field as it is."""
     prompt_template: str = "{question}"
     """The user's message; {question} is replaced, other braces stay as they are."""
-    answer: Literal["last_number", "math_verify", "exact", "dataset"] = "last_number"
+    answer: Literal["last_number", "math_verify", "boxed", "exact", "dataset"] = "last_number"
     """How a completion is judged: "last_number" compares the last number in it, "math_verify" compares as mathematics,
-    "exact" compares the text without surrounding blanks, "dataset" asks the reasoning_gym data set."""
+    "boxed" so compares what its last \\boxed{} holds, "exact" compares the text without surrounding blanks, "dataset"
+    asks the reasoning_gym data set."""
     completion_pattern: str | None = None
     """Regular expression whose first group is the answer within the completion; its last match counts, and a completion
     without one gets 0. None judges the whole completion."""
@@ -83,8 +104,16 @@ class TaskConfig(Section):
 
     @property
     def kind(self) -> str:
-        """The built-in name, or "user" for module:object."""
-        return self.name if self.name in BUILT_IN else "user"
+        """What the task is made by: a key of FIELDS_OF. Presets are made by what their fields belong to."""
+        if self.name in PRESETS:
+            return PRESETS[self.name].kind
+        return self.name if self.name in FIELDS_OF else "user"
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill(cls, values: Any) -> Any:
+        """The defaults of a name that stands for a public data set."""
+        return fill_preset(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def check_fields(self) -> TaskConfig:
@@ -95,7 +124,7 @@ class TaskConfig(Section):
         if self.answer == "dataset" and self.kind != "reasoning_gym":
             raise ValueError(
                 f'answer is "dataset" with name "{self.name}"; only reasoning_gym data sets judge answers: '
-                'use "last_number", "math_verify" or "exact"'
+                'use "last_number", "math_verify", "boxed" or "exact"'
             )
         if "{question}" not in self.prompt_template:
             raise ValueError(f"prompt_template is {self.prompt_template!r}; it must hold {{question}}")
@@ -103,16 +132,19 @@ class TaskConfig(Section):
 
     def _check_name(self) -> None:
         if self.kind == "user" and not re.fullmatch(r"[\w.]+:[\w.]+", self.name):
-            raise ValueError(f'name is "{self.name}"; expected {", ".join(BUILT_IN)} or module:object')
+            raise ValueError(
+                f'name is "{self.name}"; expected module:object or a built-in name; '
+                f"{describe_options(self.name, BUILT_IN)}"
+            )
         if self.kind == "reasoning_gym" and self.dataset is None:
             raise ValueError('dataset is missing; name a reasoning_gym data set, such as dataset = "chain_sum"')
-        if self.kind in ("jsonl", "huggingface") and self.path is None:
+        if self.kind in ("jsonl", "huggingface", "minif2f") and self.path is None:
             example = "data/train.jsonl" if self.kind == "jsonl" else "openai/gsm8k"
             raise ValueError(f'path is missing; {self.kind} needs one, such as path = "{example}"')
 
     def _check_read(self) -> None:
         """A field that this kind of task would silently ignore is refused."""
-        read = COMMON_FIELDS | FIELDS_OF[self.kind] | (JUDGED_FIELDS if self.kind != "user" else set())
+        read = COMMON_FIELDS | FIELDS_OF[self.kind]
         for name, field in type(self).model_fields.items():
             if name not in read and getattr(self, name) != field.get_default(call_default_factory=True):
                 raise ValueError(
@@ -120,16 +152,21 @@ class TaskConfig(Section):
                 )
         if self.eval is None:
             return
-        if self.eval.split and self.kind == "jsonl" and not self.eval.path:
+        if self.eval.split and self.kind == "jsonl" and not self.eval.path and not self.split_field:
             raise ValueError(
-                f'eval.split is "{self.eval.split}", but a file has no splits: set eval.path to another file'
+                f'eval.split is "{self.eval.split}", but a file has no splits: set eval.path to another file, or '
+                "split_field to the field that names a record's split"
             )
-        for name in ("path", "split"):
-            if getattr(self.eval, name) and self.kind not in ("jsonl", "huggingface"):
+        for name in ("path", "split", "subset"):
+            if getattr(self.eval, name) and "path" not in FIELDS_OF[self.kind]:
                 raise ValueError(f'eval.{name} is "{getattr(self.eval, name)}", which name "{self.name}" does not read')
 
     def _check_patterns(self) -> None:
-        for name in ("answer_pattern", "completion_pattern"):
+        if self.difficulty_count is not None and self.difficulty_field is None:
+            raise ValueError(
+                f"difficulty_count is {self.difficulty_count!r}, but there is no difficulty_field to count in"
+            )
+        for name in ("answer_pattern", "completion_pattern", "difficulty_count"):
             pattern = getattr(self, name)
             if pattern is None:
                 continue
@@ -137,5 +174,5 @@ class TaskConfig(Section):
                 groups = re.compile(pattern).groups
             except re.error as error:
                 raise ValueError(f"{name} is {pattern!r}, no regular expression: {error}") from None
-            if groups < 1:
+            if groups < 1 and name != "difficulty_count":
                 raise ValueError(f"{name} is {pattern!r}; it needs a group around the answer, such as '#### (.+)'")

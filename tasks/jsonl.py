@@ -9,18 +9,19 @@ from typing import Any
 
 from tasks.config import TaskConfig
 from tasks.errors import TaskError, describe_options
-from tasks.records import RecordTask, select
+from tasks.records import FileRows, RecordTask, select
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
 
 def build(config: TaskConfig, split: str) -> RecordTask:
     """The task over a file; every record is checked, which takes milliseconds a thousand."""
-    own_eval = config.eval.path if config.eval else None
-    path, option = (own_eval, "task.eval.path") if split == "eval" and own_eval else (config.path, "task.path")
+    own_path = config.eval.path if config.eval else None
+    path, option = (own_path, "task.eval.path") if split == "eval" and own_path else (config.path, "task.path")
     assert path is not None
-    task = select(config, read_rows(find_file(path, option)), split, own_eval is not None, path)
-    task.check(len(task))
+    has_own_eval = config.eval is not None and (own_path is not None or config.eval.split is not None)
+    task = RecordTask(config, select(config, read_rows(find_file(path, option)), split, has_own_eval, path))
+    task.check()
     return task
 
 
@@ -38,7 +39,7 @@ def find_file(path: str, option: str) -> Path:
     return file
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> FileRows:
     """All records of a file. Raises TaskError with file and line."""
     try:
         data = file.read_bytes()
@@ -47,14 +48,16 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         raise TaskError(f"{file} cannot be read: {error}") from None
     if file.name.removesuffix(".gz").endswith(".jsonl"):
         # Not splitlines(): JSON may hold U+2028 and its like unescaped within a text.
-        lines = enumerate(text.split("\n"), start=1)
-        return [parse_record(line, f"{file}:{number}") for number, line in lines if line.strip()]
-    rows = parse_json(text, str(file))
-    if not isinstance(rows, list):
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        rows = FileRows(parse_record(line, f"{file}:{number}") for number, line in lines)
+        rows.lines = [number for number, _ in lines]
+        return rows
+    array = parse_json(text, str(file))
+    if not isinstance(array, list):
         raise TaskError(
-            f"{file} holds {type(rows).__name__}; expected an array of records, or one record a line in .jsonl"
+            f"{file} holds {type(array).__name__}; expected an array of records, or one record a line in .jsonl"
         )
-    return [check_record(row, f"record {number} of {file}") for number, row in enumerate(rows, start=1)]
+    return FileRows(check_record(row, f"record {number} of {file}") for number, row in enumerate(array, start=1))
 
 
 def parse_record(line: str, place: str) -> dict[str, Any]:

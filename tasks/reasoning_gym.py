@@ -28,6 +28,15 @@ class ReasoningGymTask:
         reference = entry if self._config.answer == "dataset" else self._read_answer(entry, index)
         return Prompt.ask(self._config.prompt_template.replace("{question}", entry["question"]), reference)
 
+    def difficulty(self, index: int) -> str | None:
+        """The dials of the data set, as "num_terms 2, num_digits 1", where an entry tells its own; else its ranges."""
+        check_index(index, len(self), self.name)
+        metadata = self._dataset[index].get("metadata", {})
+        dials = metadata.get("difficulty")
+        if not isinstance(dials, dict) or not dials:
+            return None
+        return ", ".join(f"{name} {metadata.get(name, value)}" for name, value in dials.items())
+
     def _read_answer(self, entry: dict[str, Any], index: int) -> str:
         place = f"entry {index} of {self.name}"
         if entry["answer"] is None:

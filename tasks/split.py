@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from functools import cached_property
 
 from tasks.errors import TaskError
-from tasks.task import Prompt, Reward, Task, check_index, prompt_key
+from tasks.task import Prompt, Reward, Task, check_index, difficulty_of, prompt_key
 
 
 class View:
@@ -21,6 +21,9 @@ class View:
 
     def prompt(self, index: int) -> Prompt:
         return self._task.prompt(index)
+
+    def difficulty(self, index: int) -> str | None:
+        return difficulty_of(self._task, index)
 
     def reward(self, prompt: Prompt, completion: str) -> float | Reward | Awaitable[float | Reward]:
         return self._task.reward(prompt, completion)
@@ -40,6 +43,10 @@ class First(View):
         check_index(index, len(self), self.name)
         return super().prompt(index)
 
+    def difficulty(self, index: int) -> str | None:
+        check_index(index, len(self), self.name)
+        return super().difficulty(index)
+
 
 class HeldOut(View):
     """Training prompts, of which none asks what the evaluation asks.
@@ -58,10 +65,18 @@ class HeldOut(View):
         return {prompt_key(self._evaluation.prompt(index)) for index in range(len(self._evaluation))}
 
     def prompt(self, index: int) -> Prompt:
+        return self._find(index)[1]
+
+    def difficulty(self, index: int) -> str | None:
+        return difficulty_of(self._task, self._find(index)[0])
+
+    def _find(self, index: int) -> tuple[int, Prompt]:
+        """The prompt at `index` or the next one that is not held out, and where it stands."""
         for step in range(len(self)):
-            prompt = self._task.prompt((index + step) % len(self))
+            place = (index + step) % len(self)
+            prompt = self._task.prompt(place)
             if prompt_key(prompt) not in self._held_keys:
-                return prompt
+                return place, prompt
         raise TaskError(
             f"every prompt of {self.name} is also an evaluation prompt; "
             "lower task.eval.size, or give the task more prompts"

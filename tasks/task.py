@@ -67,6 +67,9 @@ class Task(Protocol):
     """Prompts by index, and a reward.
 
     Every process builds the task for itself, so `prompt(i)` must give the same prompt in each of them.
+
+    A task may have a method `difficulty(index) -> str | None` besides, by whose values `rapid eval` breaks its result
+    down; ask for it by `difficulty_of`.
     """
 
     name: str
@@ -82,6 +85,12 @@ class Task(Protocol):
     def reward(self, prompt: Prompt, completion: str) -> float | Reward | Awaitable[float | Reward]:
         """How good the completion is. May be `async def`; may raise; runs in a process of its own."""
         ...
+
+
+def difficulty_of(task: Task, index: int) -> str | None:
+    """How hard the prompt of that index is, in the task's own words. None from a task that does not tell."""
+    tell = getattr(task, "difficulty", None)
+    return None if tell is None else tell(index)
 
 
 def as_reward(value: object) -> Reward:

@@ -14,7 +14,11 @@ from tasks import EvalConfig, TaskConfig
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "gsm8k"}, 'name is "gsm8k"; expected reasoning_gym, jsonl, huggingface or module:object'),
+        ({"name": "gsmk8"}, 'name is "gsmk8"; expected module:object or a built-in name; nearest: gsm8k'),
+        ({"name": "countdwon"}, "nearest: countdown"),
+        ({"name": "gsm8k", "seed": 1}, 'seed is 1, which name "gsm8k" does not read'),
+        ({"name": "countdown", "answer": "exact"}, "answer is 'exact', which name \"countdown\" does not read"),
+        ({"name": "jsonl", "path": "x.jsonl", "difficulty_count": "#"}, "there is no difficulty_field to count in"),
         ({"name": "reasoning_gym"}, "dataset is missing"),
         ({"name": "jsonl"}, "path is missing"),
         ({"name": "huggingface"}, "path is missing"),

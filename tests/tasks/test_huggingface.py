@@ -106,7 +106,7 @@ def test_without_a_connection_validate_notes_it_and_build_refuses(monkeypatch: p
     answer_with(monkeypatch, ConnectionError("no route"))
     (note,) = validate(config_of("owner/sums"))
     assert 'not checked: task.path is "owner/sums"' in note
-    with pytest.raises(UnreachableError, match=r'connect, or .*set task.name = "jsonl"'):
+    with pytest.raises(UnreachableError, match=r"connect, or .*set task.path to the file"):
         build_task(config_of("owner/sums"))
 
 

@@ -78,9 +78,9 @@ def test_a_question_of_the_evaluation_file_is_not_trained_on(tmp_path: Path) -> 
         ("", "rows.jsonl has no records"),
         ('{"question": 1}\n{"question"', "rows.jsonl:2 is not JSON"),
         ("[1]", "rows.jsonl:1 is list; expected an object"),
-        ('{"question": "a", "answer": "1"}\n{"question": "b"}', "record 2 of .*available: question"),
-        ('{"question": "a", "answr": "1"}', 'task.answer_field is "answer", which record 1 .*nearest: answr'),
-        ('{"question": ["a"], "answer": "1"}', 'record 1 of .* has list in "question"; expected text'),
+        ('{"question": "a", "answer": "1"}\n{"question": "b"}', r"rows.jsonl:2 does not have; available: question"),
+        ('{"question": "a", "answr": "1"}', 'task.answer_field is "answer", which .*rows.jsonl:1 .*nearest: answr'),
+        ('{"question": ["a"], "answer": "1"}', 'rows.jsonl:1 has list in "question"; expected text'),
         ('{"question": "a", "answer": "one"}', "holds no number"),
     ],
 )
@@ -92,7 +92,7 @@ def test_bad_records_are_named(tmp_path: Path, content: str, message: str) -> No
 
 
 def test_a_record_in_which_the_answer_pattern_finds_nothing_is_named() -> None:
-    with pytest.raises(TaskError, match=r"record 1 of .*task.answer_pattern .*finds nothing"):
+    with pytest.raises(TaskError, match=r"gsm8k.jsonl:1 .*task.answer_pattern .*finds nothing"):
         validate(config_of(GSM8K, answer_pattern="Answer: (.+)"))
 
 

@@ -1,0 +1,164 @@
+"""Countdown: reach a target from given numbers by + - * /. A proof in small: hard to find, easy to check."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from fractions import Fraction
+from random import Random
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tasks.config import Section, TaskConfig
+from tasks.errors import TaskError
+from tasks.generated import GeneratedTask, Instance
+from tasks.params import read_params
+
+# A run of what expressions are made of; the sign "=" ends it, as in "3 + 4 = 7". It begins neither within a number
+# nor behind a sign: "-3 + 4" holds no 3 + 4.
+RUN = re.compile(r"(?<![\w.^+\-*/])[0-9(][0-9 \t+\-*/()]*")
+# What makes the number before it another one.
+CONTINUES = re.compile(r"\w|\^|%|\.[0-9]")
+SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
+MAX_CHARACTERS = 200
+MAX_TRIES = 10_000
+OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div}
+
+
+class CountdownParams(Section):
+    """`[task.params]` of countdown."""
+
+    numbers: int = Field(3, ge=2, le=8)
+    """Numbers given."""
+    operations: int | None = Field(None, ge=1)
+    """Operations of the shortest way that the generator knows: the difficulty. None uses all numbers."""
+    operators: str = Field("+-*/", min_length=1)
+    """Those that the generator's own way takes; an answer may take any."""
+    smallest: int = Field(1, ge=1)
+    """Smallest number given."""
+    largest: int = Field(9, le=10_000)
+    """Largest number given."""
+    largest_target: int = Field(100, ge=1)
+    """Largest target."""
+    use_all: bool = False
+    """Whether an answer must use each number exactly once. False: at most once."""
+
+    @model_validator(mode="after")
+    def check_together(self) -> CountdownParams:
+        """Raises ValueError for numbers that do not fit each other."""
+        if unknown := set(self.operators) - set(OPERATORS):
+            raise ValueError(f"operators is {self.operators!r}: {sorted(unknown)} are none of + - * /")
+        if self.largest - self.smallest + 1 < self.numbers:
+            raise ValueError(
+                f"smallest is {self.smallest} and largest {self.largest}: expected room for {self.numbers} different "
+                "numbers"
+            )
+        if self.operations is not None and self.operations >= self.numbers:
+            raise ValueError(f"operations is {self.operations}: {self.numbers} numbers allow {self.numbers - 1}")
+        if self.use_all and self.operations not in (None, self.numbers - 1):
+            raise ValueError(f"operations is {self.operations}, but use_all = true takes {self.numbers - 1}")
+        return self
+
+
+class Countdown:
+    """Draws numbers and a target that can be reached from them, and judges expressions."""
+
+    name = "countdown"
+
+    def __init__(self, params: CountdownParams) -> None:
+        self._params = params
+        self._operations = params.operations or params.numbers - 1
+
+    def draw(self, random: Random) -> Instance:
+        """Different numbers in rising order, so that equal questions have equal texts."""
+        params = self._params
+        for _ in range(MAX_TRIES):
+            numbers = sorted(random.sample(range(params.smallest, params.largest + 1), params.numbers))
+            solution = draw_expression(random.sample(numbers, self._operations + 1), params.operators, random)
+            target = evaluate(ast.parse(solution, mode="eval").body)
+            if target is None or target.denominator != 1 or target in numbers:
+                continue
+            if 1 <= target <= params.largest_target:
+                reference = {"numbers": numbers, "target": int(target), "solution": solution}
+                return Instance(self._ask(numbers, int(target)), reference, f"{self._operations} operations")
+        raise TaskError(f"task.params of countdown leave no target to reach: {params.model_dump()}")
+
+    def _ask(self, numbers: list[int], target: int) -> str:
+        given = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+        times = "exactly once" if self._params.use_all else "at most once"
+        return f"Write an expression with + - * / that equals {target}. Use the numbers {given}, each {times}."
+
+    def judge(self, reference: Any, completion: str) -> float:
+        """1 if the last expression of the completion takes the numbers as asked and equals the target exactly."""
+        expression = last_expression(completion)
+        if expression is None:
+            return 0.0
+        used, given = Counter(numbers_in(expression)), Counter(reference["numbers"])
+        fits = used == given if self._params.use_all else used <= given
+        return float(fits and evaluate(expression) == reference["target"])
+
+
+def build(config: TaskConfig, split: str) -> GeneratedTask:
+    """The task of `split`. Raises TaskError for parameters that cannot be."""
+    return GeneratedTask(config, Countdown(read_params(config, CountdownParams)), split)
+
+
+def draw_expression(numbers: list[int], operators: str, random: Random) -> str:
+    """An expression of all `numbers`, two or more, in some order, with brackets around each part."""
+    parts = [str(number) for number in numbers]
+    while len(parts) > 1:
+        left = parts.pop(random.randrange(len(parts)))
+        right = parts.pop(random.randrange(len(parts)))
+        parts.append(f"({left} {random.choice(operators)} {right})")
+    return parts[0][1:-1]
+
+
+def last_expression(text: str) -> ast.expr | None:
+    """The last run of digits, operators and brackets in `text` that is an expression with an operator.
+
+    Numbers alone are none, so that the 7 of "3 + 4 = 7" is not taken for the answer. None without one, and when the
+    last run that has an operator is no expression.
+    """
+    text = text.replace("**", " ").translate(SIGNS)  # Two stars are bold print.
+    for match in reversed(list(RUN.finditer(text))):
+        run = match[0].rstrip(" \t+-*/(")
+        if any(operator in run for operator in OPERATORS):
+            return None if CONTINUES.match(text, match.start() + len(run)) else parse_expression(run)
+    return None
+
+
+def parse_expression(text: str) -> ast.expr | None:
+    """The syntax tree, if it is made of whole numbers, + - * / and brackets alone."""
+    try:
+        tree = ast.parse(text, mode="eval").body if len(text) <= MAX_CHARACTERS else None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree if tree is not None and is_arithmetic(tree) else None
+
+
+def is_arithmetic(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp):
+        return type(node.op) in OPERATORS.values() and is_arithmetic(node.left) and is_arithmetic(node.right)
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+def numbers_in(node: ast.AST) -> list[int]:
+    """The numbers of an expression, with repetitions."""
+    return [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+
+
+def evaluate(node: ast.expr) -> Fraction | None:
+    """The exact value. None where something is divided by zero."""
+    if isinstance(node, ast.Constant):
+        return Fraction(node.value)
+    assert isinstance(node, ast.BinOp)
+    left, right = evaluate(node.left), evaluate(node.right)
+    if left is None or right is None or (isinstance(node.op, ast.Div) and right == 0):
+        return None
+    if isinstance(node.op, ast.Add):
+        return left + right
+    if isinstance(node.op, ast.Sub):
+        return left - right
+    return left * right if isinstance(node.op, ast.Mult) else left / right
