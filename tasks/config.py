@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-BUILT_IN = ("reasoning_gym", "jsonl", "huggingface")
+CODE_TASKS = ("mbpp", "mbpp_plus", "humaneval", "humaneval_plus")
+BUILT_IN = ("reasoning_gym", "jsonl", "huggingface", *CODE_TASKS)
 # Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
 # A recipe for the hub must also run on a file by --set task.path alone, so records share all of their fields.
 RECORD_FIELDS = {"path", "question_field", "answer_field", "answer_pattern", "split", "subset"}
@@ -16,6 +17,7 @@ FIELDS_OF = {
     "jsonl": RECORD_FIELDS,
     "huggingface": RECORD_FIELDS,
     "user": {"params"},
+    **{name: {"path", "subset", "sandbox", "time_limit_s", "memory_limit_mib"} for name in CODE_TASKS},
 }
 COMMON_FIELDS = {"name", "limit", "eval"}
 # A task of the user's own writes its prompts and judges its answers itself.
@@ -76,6 +78,14 @@ class TaskConfig(Section):
     completion_pattern: str | None = None
     """Regular expression whose first group is the answer within the completion; its last match counts, and a completion
     without one gets 0. None judges the whole completion."""
+    sandbox: Literal["auto", "bubblewrap", "process"] = "auto"
+    """Code tasks: what keeps generated programs in. "auto" takes bubblewrap where it works, else "process", which has
+    one wall in place of two (docs/sandbox.md)."""
+    time_limit_s: float = Field(3.0, gt=0, le=600)
+    """Code tasks: seconds that a program may take to pass all of a problem's tests. Must stay well below
+    actors.reward_timeout_s."""
+    memory_limit_mib: int = Field(512, ge=256)
+    """Code tasks: MiB of address space of a program, of which Python and numpy take about 200."""
     limit: int | None = Field(None, ge=1)
     """Only the first prompts, so many of them. None takes all."""
     eval: EvalConfig | None = None
@@ -85,6 +95,11 @@ class TaskConfig(Section):
     def kind(self) -> str:
         """The built-in name, or "user" for module:object."""
         return self.name if self.name in BUILT_IN else "user"
+
+    @property
+    def is_code(self) -> bool:
+        """Whether completions are programs, which are run."""
+        return self.name in CODE_TASKS
 
     @model_validator(mode="after")
     def check_fields(self) -> TaskConfig:
@@ -112,7 +127,8 @@ class TaskConfig(Section):
 
     def _check_read(self) -> None:
         """A field that this kind of task would silently ignore is refused."""
-        read = COMMON_FIELDS | FIELDS_OF[self.kind] | (JUDGED_FIELDS if self.kind != "user" else set())
+        asks = {"prompt_template"} if self.is_code else JUDGED_FIELDS
+        read = COMMON_FIELDS | FIELDS_OF[self.kind] | (asks if self.kind != "user" else set())
         for name, field in type(self).model_fields.items():
             if name not in read and getattr(self, name) != field.get_default(call_default_factory=True):
                 raise ValueError(
@@ -125,7 +141,7 @@ class TaskConfig(Section):
                 f'eval.split is "{self.eval.split}", but a file has no splits: set eval.path to another file'
             )
         for name in ("path", "split"):
-            if getattr(self.eval, name) and self.kind not in ("jsonl", "huggingface"):
+            if getattr(self.eval, name) and self.kind not in ("jsonl", "huggingface", *CODE_TASKS):
                 raise ValueError(f'eval.{name} is "{getattr(self.eval, name)}", which name "{self.name}" does not read')
 
     def _check_patterns(self) -> None:
