@@ -40,8 +40,8 @@ class Format(Protocol):
 class Mbpp:
     """Mostly basic Python problems (Austin et al. 2021, arXiv 2108.07732), with the tests as they came.
 
-    The prompt is a docstring with the text and the first assertion, which gives away the function's name; the others stay
-    hidden. The edited records ("sanitized") name the text `prompt`.
+    The prompt is a docstring with the text and the first assertion, which gives away the function's name; the others
+    stay hidden. The edited records ("sanitized") name the text `prompt`.
     """
 
     path, subset, split = "google-research-datasets/mbpp", "full", "train"
@@ -132,9 +132,7 @@ def expect(row: Row, place: str, **fields: type) -> None:
         if field not in row:
             missing(row, place, field)
         if not isinstance(row[field], kind):
-            raise TaskError(
-                f'{place} has {type(row[field]).__name__} in the field "{field}"; expected {NAMES[kind]}'
-            )
+            raise TaskError(f'{place} has {type(row[field]).__name__} in the field "{field}"; expected {NAMES[kind]}')
 
 
 def missing(row: Row, place: str, field: str) -> None:

@@ -15,7 +15,7 @@ SUITES_KEPT = 32
 
 
 class CodeTask:
-    """One prompt for each of the chosen records; a completion gets 1 if its program passes all tests in time, else 0."""
+    """One prompt for each of the chosen records. 1 for a program that passes all tests in time, else 0."""
 
     def __init__(
         self,
@@ -66,7 +66,8 @@ class CodeTask:
 
     def _suite(self, number: int) -> Suite:
         if number not in self._suites:
-            self._suites[number] = self._form.suite(self._rows[number], f"the tests of record {number + 1} of {self.name}")
+            place = f"record {number + 1} of {self.name}"
+            self._suites[number] = self._form.suite(self._rows[number], place)
             while len(self._suites) > SUITES_KEPT:
                 self._suites.popitem(last=False)
         return self._suites[number]

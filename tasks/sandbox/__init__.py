@@ -1,8 +1,8 @@
 """A sandbox for programs that a model wrote. docs/sandbox.md says what it contains, and by which means.
 
-    with Sandbox(Limits(time_s=3.0)) as sandbox:
-        suite = build_suite("assert double(4) == 8", names=("double",))
-        sandbox.check("def double(x): return 2 * x", suite).passed
+with Sandbox(Limits(time_s=3.0)) as sandbox:
+    suite = build_suite("assert double(4) == 8", names=("double",))
+    sandbox.check("def double(x): return 2 * x", suite).passed
 """
 
 from __future__ import annotations

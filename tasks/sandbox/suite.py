@@ -19,7 +19,7 @@ class Suite:
     """(names, prelude, tests) for box/judge.py. The sandbox runs the same Python, so that marshal fits."""
 
 
-def build_suite(tests: str, names: tuple[str, ...], prelude: str = "", place: str = "the tests") -> Suite:
+def build_suite(tests: str, names: tuple[str, ...], prelude: str = "", place: str = "the test script") -> Suite:
     """Compiles `tests`, which run after `prelude`, with `names` standing for the checked program's.
 
     A name that the prelude defines too is the program's. Raises TaskError when either is no Python.
@@ -28,7 +28,7 @@ def build_suite(tests: str, names: tuple[str, ...], prelude: str = "", place: st
         # dont_inherit: our own `from __future__` lines are not part of the tests.
         codes = [compile(text, "<tests>", "exec", dont_inherit=True) for text in (prelude, tests)]
     except (SyntaxError, ValueError) as error:
-        raise TaskError(f"{place} are no Python: {error}") from None
+        raise TaskError(f"{place} is no Python: {error}") from None
     return Suite(names, marshal.dumps((names, *codes)))
 
 

@@ -27,8 +27,8 @@ BOX = Path(__file__).resolve().parent / "box"
 INSIDE = "/rapid"
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/nix/store")
 PROCESS_NOTE = (
-    "without bubblewrap one wall holds generated code, a filter of system calls: it cannot open files, connect, start or "
-    "signal processes, but a hole in the kernel's filter or in a call that it lets through would not be held by a second"
+    "without bubblewrap one wall holds generated code, a filter of system calls: it cannot open files, connect, start "
+    "or signal processes, but no second wall would hold what finds a hole in the kernel"
 )
 
 

@@ -1,7 +1,7 @@
 """The untrusted process: runs the checked program and answers the judge's calls with values.
 
-It knows the program and the arguments of each call. Neither the tests nor what they expect ever reach it, and all that it
-can send is a value, so the worst that a program does to it is to lie about its own results.
+It knows the program and the arguments of each call. Neither the tests nor what they expect ever reach it, and all that
+it can send is a value, so the worst that a program does to it is to lie about its own results.
 """
 
 from __future__ import annotations

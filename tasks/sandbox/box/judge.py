@@ -1,7 +1,7 @@
 """The trusted process: runs the tests, in which the names of the checked program ask the candidate for values.
 
-No code of the candidate's runs here. Where a test says `f(3) == 9`, f sends 3 to the candidate, the value that comes back
-is rebuilt from plain types, and this process compares. Whether the tests went through is therefore known only here.
+No code of the candidate's runs here. Where a test says `f(3) == 9`, f sends 3 to the candidate, the value that comes
+back is rebuilt from plain types, and this process compares. Whether the tests passed is therefore known only here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which system calls a jailed process may make. All others fail with EPERM, which Python raises as PermissionError.
 
-A list of what is allowed, so that a call that is invented tomorrow is refused. What is not on it, among much else: fork and
-clone (no processes, no threads, so no bombs and no daemons), execve, socket, kill and every other way to signal, ptrace,
-process_vm_readv, mount, unshare, symlink, and opening a file for anything but reading.
+A list of what is allowed, so that a call that is invented tomorrow is refused. What is not on it, among much else: fork
+and clone (no processes, no threads, so no bombs and no daemons), execve, socket, kill and every other way to signal,
+ptrace, process_vm_readv, mount, unshare, symlink, and opening a file for anything but reading.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Values as JSON and back, of plain types only.
 
-What a candidate returns is rebuilt by the judge from this description, so that nothing of the candidate's own (an `__eq__`
-that is always true, a subclass, a pickle) reaches the process that compares. What has no plain form stays where it is,
-and a handle stands for it.
+What a candidate returns is rebuilt by the judge from this description, so that nothing of the candidate's own (an
+`__eq__` that is always true, a subclass, a pickle) reaches the process that compares. What has no plain form stays
+where it is, and a handle stands for it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ numpy: Any = None
 Keep = Callable[[Any], Any]
 """Makes the description of a value that is not plain; raises TypeError where there are no such values."""
 
+PLAIN = {bool, int, float, str, type(None)}
+LARGE = 2**256
+# Booleans, numbers, bytes and text.
+ARRAY_KINDS = "biufcSU"
 SEQUENCES: dict[type, str] = {
     tuple: "tuple",
     set: "set",
@@ -49,7 +53,9 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "OrderedDict": collections.OrderedDict,
     **{kind.__name__: kind for kind in WITH_ARGUMENTS},
 }
-TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, object)}
+TYPES = {
+    kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, object)
+}
 # Subclasses (a namedtuple, an IntEnum) travel as what they are underneath.
 BASES = (bool, int, float, str, bytes, list, tuple, set, frozenset, dict, collections.deque)
 
@@ -63,8 +69,16 @@ def use_numpy(module: Any) -> None:
 def encode(value: Any, keep: Keep) -> Any:
     """The description of `value` for JSON. `keep` describes what is not plain."""
     kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    if kind is int and not -LARGE < value < LARGE:
+        # Decimal digits would take time that grows with the square of their number.
+        return {"t": "int", "v": hex(value)}
+    if kind in PLAIN:
         return value
+    if kind is list and is_flat(value):
+        return value
+    if kind is list and set(map(type, value)) == {tuple} and all(map(is_flat, value)):
+        # JSON writes these as arrays by itself, which spares a million small objects.
+        return {"t": "tuples", "v": value}
     if kind is list:
         return [encode(item, keep) for item in value]
     if kind in SEQUENCES:
@@ -80,12 +94,20 @@ def encode(value: Any, keep: Keep) -> Any:
     if numpy is not None and isinstance(value, numpy.generic):
         item = value.item()
         return keep(value) if isinstance(item, numpy.generic) else encode(item, keep)
-    if numpy is not None and kind is numpy.ndarray and value.dtype.kind in "biufcSU":
+    if numpy is not None and kind is numpy.ndarray and value.dtype.kind in ARRAY_KINDS:
         return {"t": "ndarray", "v": encode(value.tolist(), keep), "d": value.dtype.str}
     for base in BASES:
         if isinstance(value, base):
             return encode(to_base(value, base), keep)
     return keep(value)
+
+
+def is_flat(items: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether JSON holds the items as they are. A million numbers are soon looked through in this way."""
+    kinds = set(map(type, items))
+    if int not in kinds:
+        return kinds <= PLAIN
+    return kinds <= {int, float, bool} and bool(min(items) > -LARGE and max(items) < LARGE)
 
 
 def to_base(value: Any, base: type) -> Any:
@@ -107,17 +129,21 @@ def decode(message: Any, find: Callable[[Any], Any]) -> Any:
     Raises ValueError, TypeError or another Exception when it describes none, as a hostile sender's may.
     """
     if isinstance(message, list):
-        return [decode(item, find) for item in message]
+        return message if {list, dict}.isdisjoint(map(type, message)) else [decode(item, find) for item in message]
     if not isinstance(message, dict):
         return message
     name = message.get("t")
     if name == "handle":
         return find(message["v"])
+    if name == "tuples":
+        return [tuple(items) for items in message["v"]]
+    if name == "int":
+        return int(message["v"], 16)
     if name == "type":
         return TYPES[message["v"]]
     if name == "bytes":
         return message["v"].encode("latin-1")
-    if name == "ndarray":
+    if name == "ndarray" and numpy.dtype(message["d"]).kind in ARRAY_KINDS:
         return numpy.array(decode(message["v"], find), dtype=message["d"])
     if name not in BUILDERS:
         raise ValueError(f"an unknown type {name!r:.40}")

@@ -1,7 +1,7 @@
 """Forks a fresh judge and a fresh candidate for each check, from a Python that has imported already.
 
-Pairs wait in store, locked in and ready, so that a check begins at once. A pair serves one check and is killed, and as its
-processes can start no others and write nowhere, nothing of it is left.
+Pairs wait in store, locked in and ready, so that a check begins at once. A pair serves one check and is killed, and as
+its processes can start no others and write nowhere, nothing of it is left.
 
     to the parent     "ready", the pair's number, and a socket to its judge: when a pair stands ready
     from the parent   the number of a pair that is to end; the end of the stream ends everything
@@ -23,19 +23,9 @@ from typing import Any
 
 from . import candidate, judge, values
 from .jail import Limits, die_with_parent, enter
+from .modules import MODULES
 from .privileges import drop_privileges
 from .seccomp import build_filter
-
-# What programs and tests import. Of these every way of sandboxing has the same; beyond them bubblewrap shows the
-# rest of the standard library, and the other way none.
-MODULES = (
-    "abc array ast base64 binascii bisect builtins calendar cmath codecs collections collections.abc colorsys contextlib "
-    "copy csv dataclasses datetime decimal difflib enum fractions functools gc hashlib heapq html inspect io itertools "
-    "json keyword locale logging math numbers operator os os.path pprint queue random re reprlib secrets shlex "
-    "statistics string struct sys textwrap threading time timeit token tokenize traceback types typing "
-    "unicodedata unittest urllib.parse uuid warnings weakref zlib _strptime encodings.idna encodings.ascii "
-    "encodings.latin_1 encodings.utf_16 encodings.hex_codec encodings.rot_13 numpy numpy.linalg numpy.random"
-).split()
 
 
 class Zygote:
