@@ -57,7 +57,7 @@ FAMILIES = (
     Family(3, "xs", "the largest element of the list xs, minus {c}", "max(xs) - {c}"),
     Family(3, "xs", "the list of the elements of xs, each times {c}", "[x * {c} for x in xs]"),
     Family(3, "xs", "the list of those elements of xs that are greater than {c}", "[x for x in xs if x > {c}]"),
-    Family(3, "xs", "how many elements of the list xs are equal to {c}", "xs.count({c})"),
+    Family(3, "xs", "how many elements of the list xs are greater than {c}", "sum(x > {c} for x in xs)"),
     Family(3, "s", "the string s repeated {c} times", "s * {c}"),
     Family(3, "s", "the last {c} characters of the string s", "s[-{c}:]"),
     Family(3, "s", "the string s without its first {c} characters", "s[{c}:]"),
