@@ -111,7 +111,9 @@ def summarise(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 def explain(outcome: str) -> str:
     if outcome == "same values":
         return "gives the reference's values for every tested call: an equivalent program, or one that the tests miss"
-    return f"gives other values, which the tests accept too {outcome.removeprefix('accepted ')}"
+    if "ArithmeticError: equal" in outcome:
+        return "gives values that are equal and of other types, such as 1 and True"
+    return "gives values that are not equal, which the tests accept: within their tolerance, or as they compare"
 
 
 def main() -> None:
@@ -131,7 +133,12 @@ def main() -> None:
         with ThreadPoolExecutor(WORKERS) as pool:
             found = list(pool.map(examiner.examine, range(len(examiner.rows))))
             examiner.close()
-        result[name] = {"file": FILES[name], "wall_s": round(time.monotonic() - start, 1), **summarise(name, found)}
+        result[name] = {
+            "file": FILES[name],
+            "wall_s": round(time.monotonic() - start, 1),
+            "load_average": os.getloadavg()[0],
+            **summarise(name, found),
+        }
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
         shown = {key: value for key, value in result[name].items() if not isinstance(value, list)}
         print(name, json.dumps(shown), flush=True)

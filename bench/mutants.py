@@ -91,13 +91,23 @@ def mutants(program: str, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def compare(reference: str, mutant: str, names: tuple[str, ...]) -> str:
-    """A program that passes the same tests only if both give the same for every call, to the last digit."""
-    defined = "\n".join(
-        f"def {name}(*a, **k):\n    x = copy.deepcopy((a, k))\n    left, right = _run(r[{name!r}], a, k), "
-        f"_run(m[{name!r}], *x)\n    if repr(left) != repr(right): raise ArithmeticError('different')\n    return left"
-        for name in names
-    )
-    return (
-        f"import copy\nr, m = {{}}, {{}}\nexec({reference!r}, r)\nexec({mutant!r}, m)\n"
-        "def _run(f, a, k):\n    v = f(*a, **k)\n    return list(v) if hasattr(v, '__next__') else v\n" + defined
-    )
+    """A program that passes the same tests only if both give the same for every call, to the last digit.
+
+    Otherwise it raises an ArithmeticError that says whether the two are at least equal.
+    """
+    defined = "\n".join(f"def {name}(*a, **k):\n    return _both(r[{name!r}], m[{name!r}], a, k)" for name in names)
+    return f"{COMPARISON}r, m = {{}}, {{}}\nexec({reference!r}, r)\nexec({mutant!r}, m)\n{defined}"
+
+
+COMPARISON = """
+import copy
+def _run(function, a, k):
+    value = function(*a, **k)
+    return list(value) if hasattr(value, "__next__") else value
+def _both(reference, mutant, a, k):
+    b, l = copy.deepcopy((a, k))
+    left, right = _run(reference, a, k), _run(mutant, b, l)
+    if repr(left) != repr(right):
+        raise ArithmeticError("equal" if left == right else "not equal")
+    return left
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -66,8 +67,8 @@ class Mbpp:
         return "\n".join([str(row.get("test_setup_code") or ""), *row["test_list"]])
 
     def suite(self, row: Row, place: str) -> Suite:
-        tests = self.tests(row)
         try:
+            tests = self.tests(row)
             # Only what the solution defines: a program that defines `set` or `len` must not change the tests.
             names = tuple(sorted(used_names(tests) & defined_names(row["code"])))
             prelude = "\n".join([*row.get("test_imports", ()), imports_of(row["code"])])
@@ -86,7 +87,15 @@ class MbppPlus(Mbpp):
         super().check(row, place)
 
     def tests(self, row: Row) -> str:
-        return str(row["test"])
+        """As they came, but for those of 737, 787 and 794, which compare and then assert nothing."""
+        tree = ast.parse(row["test"])
+        compare = next(
+            (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "assertion"), None
+        )
+        if compare is None or any(isinstance(node, ast.Assert) for node in ast.walk(compare)):
+            return str(row["test"])
+        compare.body += ast.parse("assert exact_match").body
+        return ast.unparse(ast.fix_missing_locations(tree))
 
 
 class HumanEval:

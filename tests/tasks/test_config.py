@@ -14,7 +14,7 @@ from tasks import EvalConfig, TaskConfig
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "gsm8k"}, 'name is "gsm8k"; expected reasoning_gym, jsonl, huggingface or module:object'),
+        ({"name": "gsm8k"}, 'name is "gsm8k"; expected reasoning_gym, jsonl, huggingface, mbpp'),
         ({"name": "reasoning_gym"}, "dataset is missing"),
         ({"name": "jsonl"}, "path is missing"),
         ({"name": "huggingface"}, "path is missing"),
