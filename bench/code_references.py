@@ -47,11 +47,12 @@ class Examiner:
         self._tasks: list[CodeTask] = []
 
     def task(self, limits: Limits) -> CodeTask:
-        held: dict[Limits, CodeTask] = self._local.__dict__
+        held: dict[Any, Any] = self._local.__dict__
         if limits not in held:
             held[limits] = CodeTask(self.name, FORMATS[self.name], self.rows, range(len(self.rows)), limits, self._way)
             self._tasks.append(held[limits])
-        return held[limits]
+        task: CodeTask = held[limits]
+        return task
 
     def close(self) -> None:
         for task in self._tasks:

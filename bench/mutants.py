@@ -70,7 +70,7 @@ def change_first(program: str, change: Callable[[ast.AST], ast.AST | None]) -> s
     tree = ast.parse(program)
     changer = FirstChange(change)
     for function in [node for node in tree.body if isinstance(node, ast.FunctionDef)][::-1]:
-        function.body = [node if is_docstring(node) else changer.visit(node) for node in function.body]
+        function.body = [node if is_docstring(node) else changer.visit(node) for node in function.body]  # type: ignore[misc]
         if changer.has_changed:
             return ast.unparse(ast.fix_missing_locations(tree))
     return None

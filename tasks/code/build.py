@@ -76,7 +76,7 @@ def read(config: TaskConfig, path: str, part: str) -> Any:
     if part not in MBPP_SPLITS:
         raise TaskError(f'task.eval.split is "{part}"; expected one of {", ".join(MBPP_SPLITS)}')
     first, last = MBPP_SPLITS[part]
-    numbers = [row.get("task_id") for row in rows]
+    numbers: list[Any] = [row.get("task_id") for row in rows]
     for number, task_id in enumerate(numbers):
         if not isinstance(task_id, int):
             raise TaskError(f'{place_of(path, number)} has no number in the field "task_id", which tells its split')

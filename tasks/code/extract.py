@@ -17,7 +17,7 @@ def extract_code(completion: str) -> str:
     for languages in (PYTHON, ("",)):
         for language, code in reversed(blocks):
             if language in languages:
-                return code
+                return str(code)
     return completion
 
 

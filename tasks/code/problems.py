@@ -45,7 +45,9 @@ class Mbpp:
     stay hidden. The edited records ("sanitized") name the text `prompt`.
     """
 
-    path, subset, split = "google-research-datasets/mbpp", "full", "train"
+    path: str = "google-research-datasets/mbpp"
+    subset: str | None = "full"
+    split: str = "train"
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, code=str, test_list=list)
@@ -80,7 +82,9 @@ class Mbpp:
 class MbppPlus(Mbpp):
     """MBPP with many more tests (Liu et al. 2023, arXiv 2305.01210). The first assertion is still MBPP's own."""
 
-    path, subset, split = "evalplus/mbppplus", None, "test"
+    path = "evalplus/mbppplus"
+    subset: str | None = None
+    split = "test"
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, test=str)
@@ -101,7 +105,9 @@ class MbppPlus(Mbpp):
 class HumanEval:
     """A function's head and docstring, to be completed (Chen et al. 2021, arXiv 2107.03374)."""
 
-    path, subset, split = "openai/openai_humaneval", None, "test"
+    path: str = "openai/openai_humaneval"
+    subset: str | None = None
+    split: str = "test"
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, prompt=str, canonical_solution=str, test=str, entry_point=str)
@@ -148,4 +154,4 @@ def missing(row: Row, place: str, field: str) -> None:
     raise TaskError(f'{place} has no field "{field}"; it has {", ".join(sorted(row)) or "none"}')
 
 
-NAMES = {str: "text", list: "an array"}
+NAMES: dict[type, str] = {str: "text", list: "an array"}

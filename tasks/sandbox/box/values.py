@@ -87,7 +87,7 @@ def encode(value: Any, keep: Keep) -> Any:
         return {"t": MAPPINGS[kind], "v": [[encode(key, keep), encode(item, keep)] for key, item in value.items()]}
     if kind in (bytes, bytearray):
         return {"t": "bytes", "v": value.decode("latin-1")}
-    if kind is type and TYPES.get(value.__name__) is value:
+    if kind is type and any(value is each for each in TYPES.values()):
         return {"t": "type", "v": value.__name__}
     if kind in WITH_ARGUMENTS:
         return {"t": kind.__name__, "a": WITH_ARGUMENTS[kind](value)}
