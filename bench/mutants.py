@@ -106,7 +106,10 @@ def _run(function, a, k):
     return list(value) if hasattr(value, "__next__") else value
 def _both(reference, mutant, a, k):
     b, l = copy.deepcopy((a, k))
-    left, right = _run(reference, a, k), _run(mutant, b, l)
+    left = _run(reference, a, k)
+    if isinstance(reference, type):
+        return left
+    right = _run(mutant, b, l)
     if repr(left) != repr(right):
         raise ArithmeticError("equal" if left == right else "not equal")
     return left

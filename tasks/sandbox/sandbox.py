@@ -72,7 +72,8 @@ class Sandbox:
             with judge:
                 verdict = ask(judge, program, suite, self.limits.time_s)
             self._running.end_pair(number)
-        except SandboxError:
+        except BaseException:
+            # Whatever it was, that pair is not to be used again.
             self.close()
             raise
         return verdict

@@ -77,6 +77,7 @@ class Specification:
     arguments: str
     text: str
     solution: str
+    level: int
 
     @property
     def question(self) -> str:
@@ -125,6 +126,11 @@ class SmallCode:
         specification = self._specifications[index]
         return Prompt.ask(specification.question, specification)
 
+    def difficulty(self, index: int) -> str:
+        """The level of the family."""
+        check_index(index, len(self), self.name)
+        return f"level {self._specifications[index].level}"
+
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         """1 if the function is right for all hidden arguments, else 0. Raises SandboxError."""
         if self._sandbox is None:
@@ -152,7 +158,7 @@ def draw_specifications(level: int, size: int, seed: int, split: str) -> list[Sp
         family = families[number % len(families)]
         c, d = draw.choice(constants[family])
         text, solution = (part.replace("{c}", str(c)).replace("{d}", str(d)) for part in (family.text, family.solution))
-        specifications.append(Specification(draw.choice(NAMES), family.arguments, text, solution))
+        specifications.append(Specification(draw.choice(NAMES), family.arguments, text, solution, family.level))
     draw.shuffle(specifications)
     return specifications
 

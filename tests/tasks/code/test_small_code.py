@@ -37,6 +37,11 @@ def test_evaluation_asks_for_functions_that_are_never_trained_on(level: int) -> 
     assert train.isdisjoint(held)
 
 
+def test_difficulty_is_the_level() -> None:
+    task = SmallCode(level=2, size=200)
+    assert {task.difficulty(index) for index in range(200)} == {"level 1", "level 2"}
+
+
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(TaskError, match="level is 4; expected 1, 2 or 3"):
         SmallCode(level=4)
