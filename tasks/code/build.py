@@ -16,7 +16,7 @@ from tasks.errors import TaskError, UnreachableError
 from tasks.huggingface import RECORDS_CHECKED, load_rows, look_up
 from tasks.jsonl import find_file, read_rows
 from tasks.records import hold_back
-from tasks.sandbox import Limits, choose
+from tasks.sandbox import Limits, choose, try_sandbox
 
 # MBPP's own splits, by the numbers of its problems.
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
@@ -42,8 +42,7 @@ def build(config: TaskConfig, split: str) -> CodeTask:
 
 def validate(config: TaskConfig) -> list[str]:
     """As `tasks.build.validate`: what cannot be checked here, and what the sandbox does not contain."""
-    way = choose(config.sandbox)
-    notes = [way.note] if way.note else []
+    notes = try_sandbox(config.sandbox)
     for split in ("train", "eval") if config.eval is not None else ("train",):
         path, _ = source(config, split)
         if Path(path).expanduser().is_file():

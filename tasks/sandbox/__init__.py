@@ -8,8 +8,19 @@ with Sandbox(Limits(time_s=3.0)) as sandbox:
 from __future__ import annotations
 
 from tasks.sandbox.box.jail import Limits
-from tasks.sandbox.sandbox import Sandbox, SandboxError, Verdict
+from tasks.sandbox.sandbox import Sandbox, SandboxError, Verdict, try_sandbox
 from tasks.sandbox.suite import Suite, build_suite
 from tasks.sandbox.ways import Way, WayName, choose
 
-__all__ = ["Limits", "Sandbox", "SandboxError", "Suite", "Verdict", "Way", "WayName", "build_suite", "choose"]
+__all__ = [
+    "Limits",
+    "Sandbox",
+    "SandboxError",
+    "Suite",
+    "Verdict",
+    "Way",
+    "WayName",
+    "build_suite",
+    "choose",
+    "try_sandbox",
+]

