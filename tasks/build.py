@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Literal
 
-from tasks.config import TaskConfig
+from tasks.config import CODE_TASKS, TaskConfig
 from tasks.errors import TaskError, UnreachableError
 from tasks.split import First, HeldOut
 from tasks.task import Prompt, Task
@@ -21,6 +21,7 @@ ADAPTERS = {
     "huggingface": "tasks.huggingface",
     "minif2f": "tasks.lean.task",
     "user": "tasks.user",
+    **dict.fromkeys(CODE_TASKS, "tasks.code.build"),
 }
 
 
@@ -46,6 +47,10 @@ def validate(config: TaskConfig) -> list[str]:
     Raises TaskError when the task cannot work. Returns notes on what could not be checked here, such as a data set's
     existence without a connection to its hub; `build_task` will find out.
     """
+    if config.is_code:
+        from tasks.code.build import validate as validate_code
+
+        return validate_code(config)
     if config.kind == "minif2f":
         from tasks.lean.task import check_lean
 

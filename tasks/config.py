@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.errors import describe_options
 from tasks.presets import PRESETS, fill_preset
 
+CODE_TASKS = ("mbpp", "mbpp_plus", "humaneval", "humaneval_plus")
 # Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
 # A recipe for the hub must also run on a file by --set task.path alone, so records share all of their fields.
 ROW_FIELDS = {"path", "split", "split_field", "subset", "question_field", "prompt_template"}
 RECORD_FIELDS = ROW_FIELDS | {"answer_field", "answer_pattern", "difficulty_field", "difficulty_count"}
 JUDGED_FIELDS = {"answer", "completion_pattern"}
+CODE_FIELDS = {"path", "subset", "prompt_template", "sandbox", "time_limit_s", "memory_limit_mib"}
 GENERATED_FIELDS = {"params", "seed", "size", "prompt_template"}
 FIELDS_OF = {
     "reasoning_gym": GENERATED_FIELDS | JUDGED_FIELDS | {"dataset"},
@@ -25,6 +27,7 @@ FIELDS_OF = {
     "minif2f": ROW_FIELDS | {"params"},
     # A task of the user's own writes its prompts and judges its answers itself.
     "user": {"params"},
+    **dict.fromkeys(CODE_TASKS, CODE_FIELDS),
 }
 COMMON_FIELDS = {"name", "limit", "eval"}
 BUILT_IN = tuple(dict.fromkeys([*(kind for kind in FIELDS_OF if kind != "user"), *PRESETS]))
@@ -97,6 +100,14 @@ class TaskConfig(Section):
     completion_pattern: str | None = None
     """Regular expression whose first group is the answer within the completion; its last match counts, and a completion
     without one gets 0. None judges the whole completion."""
+    sandbox: Literal["auto", "bubblewrap", "process"] = "auto"
+    """Code tasks: what keeps generated programs in. "auto" takes bubblewrap where it works, else "process", which has
+    one wall in place of two (docs/sandbox.md)."""
+    time_limit_s: float = Field(3.0, gt=0, le=600)
+    """Code tasks: seconds that a program may take to pass all of a problem's tests. Must stay well below
+    actors.reward_timeout_s."""
+    memory_limit_mib: int = Field(512, ge=256)
+    """Code tasks: MiB of address space of a program, of which Python and numpy take about 200."""
     limit: int | None = Field(None, ge=1)
     """Only the first prompts, so many of them. None takes all."""
     eval: EvalConfig | None = None
@@ -114,6 +125,11 @@ class TaskConfig(Section):
     def fill(cls, values: Any) -> Any:
         """The defaults of a name that stands for a public data set."""
         return fill_preset(values) if isinstance(values, dict) else values
+
+    @property
+    def is_code(self) -> bool:
+        """Whether completions are programs, which are run."""
+        return self.name in CODE_TASKS
 
     @model_validator(mode="after")
     def check_fields(self) -> TaskConfig:

@@ -61,4 +61,12 @@ def test_every_section_that_the_documentation_shows_is_accepted() -> None:
     sections = [tomllib.loads(block)["task"] for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
     hub = next(section for section in sections if section.get("name") == "huggingface")
     configs = [TaskConfig(**(section if "name" in section else {**hub, **section})) for section in sections]
-    assert [config.kind for config in configs] == ["reasoning_gym", "huggingface", "huggingface", "user"]
+    named = ["huggingface", "countdown", "word_problems"]
+    assert [config.kind for config in configs] == [
+        *named,
+        "reasoning_gym",
+        "huggingface",
+        "mbpp_plus",
+        "huggingface",
+        "user",
+    ]

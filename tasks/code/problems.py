@@ -1,0 +1,157 @@
+"""The four data sets' records: what is asked, which program a completion makes, and which tests it must pass."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tasks.code.extract import continue_function, extract_code
+from tasks.errors import TaskError
+from tasks.sandbox.suite import Suite, build_suite, defined_names, imports_of, used_names
+
+Row = Mapping[str, Any]
+
+
+class Format(Protocol):
+    """How the records of one data set are read. The methods take records that `check` has accepted."""
+
+    path: str
+    """Name of the data set on the Hugging Face hub."""
+    subset: str | None
+    split: str
+    """The split that holds all records, or those to train on where the data set tells them apart."""
+
+    def check(self, row: Row, place: str) -> None:
+        """Raises TaskError when a field is missing or of the wrong type."""
+
+    def question(self, row: Row) -> str:
+        """What the model is asked."""
+
+    def program(self, row: Row, completion: str) -> str:
+        """The program that a completion makes."""
+
+    def solution(self, row: Row) -> str:
+        """The record's own program, which must pass."""
+
+    def suite(self, row: Row, place: str) -> Suite:
+        """The tests. Raises TaskError when they cannot be compiled."""
+
+
+class Mbpp:
+    """Mostly basic Python problems (Austin et al. 2021, arXiv 2108.07732), with the tests as they came.
+
+    The prompt is a docstring with the text and the first assertion, which gives away the function's name; the others
+    stay hidden. The edited records ("sanitized") name the text `prompt`.
+    """
+
+    path: str = "google-research-datasets/mbpp"
+    subset: str | None = "full"
+    split: str = "train"
+
+    def check(self, row: Row, place: str) -> None:
+        expect(row, place, code=str, test_list=list)
+        if "text" not in row and "prompt" not in row:
+            missing(row, place, "text")
+        if not row["test_list"] or not all(isinstance(test, str) for test in row["test_list"]):
+            raise TaskError(f'{place} has the field "test_list" {row["test_list"]!r:.80}; expected one or more texts')
+
+    def question(self, row: Row) -> str:
+        return f'"""\n{str(row.get("text") or row.get("prompt")).strip()}\n{row["test_list"][0].strip()}\n"""\n'
+
+    def program(self, row: Row, completion: str) -> str:
+        return extract_code(completion)
+
+    def solution(self, row: Row) -> str:
+        return str(row["code"])
+
+    def tests(self, row: Row) -> str:
+        return "\n".join([str(row.get("test_setup_code") or ""), *row["test_list"]])
+
+    def suite(self, row: Row, place: str) -> Suite:
+        try:
+            tests = self.tests(row)
+            # Only what the solution defines: a program that defines `set` or `len` must not change the tests.
+            names = tuple(sorted(used_names(tests) & defined_names(row["code"])))
+            prelude = "\n".join([*row.get("test_imports", ()), imports_of(row["code"])])
+        except SyntaxError as error:
+            raise TaskError(f"{place} has code or tests that are no Python: {error}") from None
+        return build_suite(tests, names, prelude, place)
+
+
+class MbppPlus(Mbpp):
+    """MBPP with many more tests (Liu et al. 2023, arXiv 2305.01210). The first assertion is still MBPP's own."""
+
+    path = "evalplus/mbppplus"
+    subset: str | None = None
+    split = "test"
+
+    def check(self, row: Row, place: str) -> None:
+        expect(row, place, test=str)
+        super().check(row, place)
+
+    def tests(self, row: Row) -> str:
+        """As they came, but for those of 737, 787 and 794, which compare and then assert nothing."""
+        tree = ast.parse(row["test"])
+        compare = next(
+            (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "assertion"), None
+        )
+        if compare is None or any(isinstance(node, ast.Assert) for node in ast.walk(compare)):
+            return str(row["test"])
+        compare.body += ast.parse("assert exact_match").body
+        return ast.unparse(ast.fix_missing_locations(tree))
+
+
+class HumanEval:
+    """A function's head and docstring, to be completed (Chen et al. 2021, arXiv 2107.03374)."""
+
+    path: str = "openai/openai_humaneval"
+    subset: str | None = None
+    split: str = "test"
+
+    def check(self, row: Row, place: str) -> None:
+        expect(row, place, prompt=str, canonical_solution=str, test=str, entry_point=str)
+
+    def question(self, row: Row) -> str:
+        return str(row["prompt"])
+
+    def program(self, row: Row, completion: str) -> str:
+        return continue_function(row["prompt"], row["entry_point"], completion)
+
+    def solution(self, row: Row) -> str:
+        return str(row["prompt"]) + str(row["canonical_solution"])
+
+    def suite(self, row: Row, place: str) -> Suite:
+        entry = row["entry_point"]
+        # Tests may use the prompt's helpers: its own, not those of the checked program.
+        return build_suite(f"{row['test']}\n\ncheck({entry})\n", (entry,), f"{row['prompt']}\n    pass\n", place)
+
+
+class HumanEvalPlus(HumanEval):
+    """HumanEval with many more tests (Liu et al. 2023)."""
+
+    path = "evalplus/humanevalplus"
+
+
+FORMATS: dict[str, Format] = {
+    "mbpp": Mbpp(),
+    "mbpp_plus": MbppPlus(),
+    "humaneval": HumanEval(),
+    "humaneval_plus": HumanEvalPlus(),
+}
+
+
+def expect(row: Row, place: str, **fields: type) -> None:
+    """Raises TaskError unless the record has these fields, of these types."""
+    for field, kind in fields.items():
+        if field not in row:
+            missing(row, place, field)
+        if not isinstance(row[field], kind):
+            raise TaskError(f'{place} has {type(row[field]).__name__} in the field "{field}"; expected {NAMES[kind]}')
+
+
+def missing(row: Row, place: str, field: str) -> None:
+    raise TaskError(f'{place} has no field "{field}"; it has {", ".join(sorted(row)) or "none"}')
+
+
+NAMES: dict[type, str] = {str: "text", list: "an array"}

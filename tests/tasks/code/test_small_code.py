@@ -1,0 +1,47 @@
+"""The generated task: its solutions are right, its tests tell wrong ones, and evaluation asks for other functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks import TaskError
+from tasks.small.code import FAMILIES, SmallCode, draw_specifications
+
+
+@pytest.fixture(scope="module")
+def task() -> SmallCode:
+    return SmallCode(level=3, size=3 * len(FAMILIES))
+
+
+def test_solutions_of_all_families_get_1_and_changed_ones_0(task: SmallCode) -> None:
+    for index in range(len(task)):
+        prompt = task.prompt(index)
+        wanted = prompt.reference
+        head = f"def {wanted.name}({wanted.arguments}):\n    return "
+        assert task.reward(prompt, f"```python\n{head}{wanted.solution}\n```").value == 1.0
+        assert task.reward(prompt, head + f"({wanted.solution}) * 2").value == 0.0
+        assert task.reward(prompt, head + wanted.arguments).value == 0.0
+
+
+def test_a_prompt_is_the_same_whenever_it_is_asked_for() -> None:
+    first, second = SmallCode(level=2, seed=3), SmallCode(level=2, seed=3)
+    assert [first.prompt(i) for i in range(50)] == [second.prompt(i) for i in range(50)]
+    assert [first.prompt(i) for i in range(50)] != [SmallCode(level=2, seed=4).prompt(i) for i in range(50)]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_evaluation_asks_for_functions_that_are_never_trained_on(level: int) -> None:
+    train = {each.solution for seed in range(3) for each in draw_specifications(level, 3000, seed, "train")}
+    held = {each.solution for seed in range(3) for each in draw_specifications(level, 1000, seed, "eval")}
+    assert len(held) > 10
+    assert train.isdisjoint(held)
+
+
+def test_difficulty_is_the_level() -> None:
+    task = SmallCode(level=2, size=200)
+    assert {task.difficulty(index) for index in range(200)} == {"level 1", "level 2"}
+
+
+def test_an_unknown_level_is_refused() -> None:
+    with pytest.raises(TaskError, match="level is 4; expected 1, 2 or 3"):
+        SmallCode(level=4)
