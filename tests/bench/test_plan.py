@@ -102,7 +102,7 @@ def test_samples_that_fill_no_whole_step_are_refused_with_the_nearest() -> None:
 
 def test_a_budget_of_time_wants_a_learning_rate_that_does_not_fall() -> None:
     falling = plan(budget={"wall_s": 60}, set={"learner.lr_decay": "linear"})
-    with pytest.raises(UsageError, match='expected "none"; or take budget.samples'):
+    with pytest.raises(UsageError, match=r'expected "none"; or take budget\.samples'):
         make_cell(falling, PLACES, "digits", "grpo", 0, root=ROOT)
 
 
