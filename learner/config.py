@@ -68,9 +68,9 @@ class LearnerConfig(Section):
     """Whether activations are computed again in the backward pass: less memory, about a third more time."""
     entropy: bool = False
     """Whether the policy's entropy at every completion token is measured."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads of one rank, and the CPUs that it asks of a Ray cluster. None leaves the choice to torch, and asks
-    for one."""
+    threads: Annotated[int | None, NoneByName] = Field(None, ge=1)
+    """CPU threads of one rank, and the CPUs that it asks of a Ray cluster. None, in a recipe "none", takes the cores
+    that one machine's plan gives it, and asks a cluster for one."""
     gpus: float | None = Field(None, ge=0)
     """GPUs that one rank asks for; None as of `actors.gpus`."""
     resource: str | None = None

@@ -1,8 +1,8 @@
 """The methods that are compared, as named sets of overrides of a recipe.
 
 An arm says everything about schedule and estimator and nothing about task, model, batch or budget, which are the same
-for all. Recipes of an experiment have neither `[schedule]` nor `[algorithm]`, so that what an arm leaves out is the
-default of that field.
+for all. What a recipe says of `[schedule]` and `[algorithm]` does not count: what an arm leaves out is the default of
+that field (bench.table.plan).
 
     grpo, pg, dapo, sft, ...    on-policy: mode "sync"
     grpo-large-H                one rollout batch for H mini-batches, PPO's clip: mode "alternate"
@@ -41,11 +41,11 @@ class Arm:
 
 
 def _sync() -> dict[str, Any]:
-    return {"schedule.mode": "sync"}
+    return {"schedule.mode": "sync", "schedule.broadcast_every": 1, "schedule.max_staleness": 0}
 
 
 def _alternate(every: int) -> dict[str, Any]:
-    return {"schedule.mode": "alternate", "schedule.broadcast_every": every}
+    return {"schedule.mode": "alternate", "schedule.broadcast_every": every, "schedule.max_staleness": every - 1}
 
 
 def _async(staleness: int) -> dict[str, Any]:
@@ -129,6 +129,11 @@ def _ablations() -> list[Arm]:
             f"{name}-length",
             "length-normalised weights",
             {**base, "algorithm.weight_level": "length_normalised"},
+        ),
+        Arm(
+            "rapid-async-token",
+            "RAPID, async, a weight each token",
+            {**_async(ASYNC_STALENESS), **_RAPID, "algorithm.weight_level": "token"},
         ),
     ]
 

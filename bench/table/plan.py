@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 
 from bench.table.arms import ARMS, SETS, Arm, expand, nearest
 from bench.table.cell import Cell, Places, to_toml
 from bench.table.teach import TeachSpec
-from protocol.config import Section
+from learner.config import AlgorithmConfig
+from protocol.config import ScheduleConfig, Section
 from rapid.config import RapidConfig
 from rapid.errors import ConfigError, UsageError
 from rapid.recipe import load_recipe
@@ -202,18 +204,33 @@ def make_cell(
         overrides["model.path"] = model
     if lr is not None:
         overrides["learner.lr"] = lr
-    overrides |= plan.arm(arm).overrides
+    recipe = root / entry.recipe
+    overrides |= {**_unsaid(recipe), **plan.arm(arm).overrides}
     overrides["run.seed"] = seed
     overrides["run.directory"] = str(places.work)
     overrides["task.eval.size"] = plan.evaluation.size
-    recipe = str(root / entry.recipe)
     config = _resolve(recipe, overrides, f"{task}, arm {arm}")
     overrides["schedule.steps"] = _steps(plan.budget, config, f"{task}, arm {arm}")
     overrides["learner.snapshot_every"] = plan.evaluation.every_steps
-    return Cell(task, arm, seed, recipe, overrides, plan.evaluation.k, plan.budget.wall_s, places)
+    return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, plan.budget.wall_s, places)
 
 
-def _resolve(recipe: str, overrides: Mapping[str, Any], place: str) -> RapidConfig:
+def _unsaid(recipe: Path) -> dict[str, Any]:
+    """Defaults in place of whatever a recipe says of estimator and schedule, which are the arm's alone to say."""
+    try:
+        sections = tomllib.loads(recipe.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):  # load_recipe tells what is wrong with it
+        return {}
+    found: dict[str, Any] = {}
+    for name, fields in (("algorithm", AlgorithmConfig.model_fields), ("schedule", ScheduleConfig.model_fields)):
+        for key in sections.get(name, {}).keys() & fields.keys():
+            # A bound that is left out follows from the arm's mode; None has a word where a recipe may say it.
+            if (default := fields[key].get_default()) is not PydanticUndefined:
+                found[f"{name}.{key}"] = "none" if default is None else default
+    return found
+
+
+def _resolve(recipe: Path | str, overrides: Mapping[str, Any], place: str) -> RapidConfig:
     try:
         return load_recipe(Path(recipe), [f"{key}={to_toml(value)}" for key, value in overrides.items()])
     except ConfigError as error:

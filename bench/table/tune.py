@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.table.arms import ARMS
+from bench.table.arms import ABLATED_H, ARMS
 from bench.table.curves import trailing_mean
 from bench.table.summary import Result, load_results, to_curve
 from rapid.errors import UsageError
@@ -32,10 +32,7 @@ def family(arm: str) -> str:
     """
     if arm.startswith("stale-"):
         return arm.rpartition("-")[0] + "-1"
-    for name in ("rapid-4",):
-        if arm.startswith(f"{name}-"):
-            return name
-    return arm
+    return next((name for name in (f"rapid-{ABLATED_H}", "rapid-async") if arm.startswith(f"{name}-")), arm)
 
 
 def families(arms: Sequence[str]) -> list[str]:

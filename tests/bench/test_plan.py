@@ -58,9 +58,8 @@ def test_the_staleness_series_holds_each_lag_and_changes_nothing_else() -> None:
 
 
 def test_ablations_differ_from_their_base_in_one_switch() -> None:
-    base = ARMS["rapid-4"].overrides
     for name in SETS["ablations"]:
-        overrides = ARMS[name].overrides
+        base, overrides = ARMS["rapid-async" if "async" in name else "rapid-4"].overrides, ARMS[name].overrides
         changed = {key for key in base.keys() | overrides.keys() if base.get(key) != overrides.get(key)}
         assert len(changed - {"algorithm.loss"}) == 1, name
 
@@ -70,6 +69,23 @@ def test_an_arm_that_trains_on_other_batches_is_refused() -> None:
     cells = [make_cell(cheat, PLACES, "digits", arm, 0, root=ROOT) for arm in cheat.arm_names]
     with pytest.raises(UsageError, match=r"learner\.batch_groups is 16 in arm big and 8 in arm grpo"):
         check_fairness(cells)
+
+
+def test_what_a_recipe_says_of_schedule_and_estimator_does_not_count(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    before, said = (
+        '[schedule]\nmode = "async"\nsteps = 40\n',
+        '[schedule]\nmode = "async"\nmax_staleness = 5\nsteps = 3\n',
+    )
+    said += '[algorithm]\nweight_level = "token"\nweight_clip = "none"\n'
+    text = (ROOT / "recipes" / "tiny.toml").read_text()
+    assert before in text
+    recipe.write_text(text.replace(before, said))
+    own = plan(tasks={"digits": {"recipe": str(recipe)}})
+    for arm in ("grpo", "rapid-4"):
+        theirs = resolve(make_cell(own, PLACES, "digits", arm, 0))
+        ours = resolve(make_cell(plan(), PLACES, "digits", arm, 0, root=ROOT))
+        assert (theirs.schedule, theirs.algorithm) == (ours.schedule, ours.algorithm)
 
 
 def test_an_arm_may_have_a_learning_rate_of_its_own() -> None:
