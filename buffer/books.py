@@ -123,6 +123,15 @@ class Books:
         return of_run if of_round is None else min(of_run, of_round + len(self.outstanding))
 
     @property
+    def holds_enough(self) -> bool:
+        """Whether the buffer is as full as the admission rule lets it become, if the schedule asks for that."""
+        if not self.schedule.hold_staleness:
+            return True
+        batches = min(self.schedule.max_staleness + 1, self.batches_left) - len(self.outstanding)
+        # At the end of the epochs no more will come than are there.
+        return len(self.shelf) >= min(batches, self.num_possible() // self.batch_groups) * self.batch_groups
+
+    @property
     def next_version(self) -> PolicyVersion:
         """The version that the next new batch will train."""
         return self.line.after(len(self.outstanding))

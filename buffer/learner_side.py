@@ -62,7 +62,7 @@ class LearnerSide:
             self._end_epochs()
             raise RefusedError("exhausted", "too few prompts are left to fill a batch; buffer.epochs ends the run here")
         books.update_rounds()
-        may_pull = books.rounds.may_pull
+        may_pull = books.rounds.may_pull and books.holds_enough
         chosen = books.shelf.take_batch(version, books.batch_groups, books.lag_of) if may_pull else None
         if chosen is None:
             raise RefusedError("empty", f"{len(books.shelf)} groups are buffered, a batch is {books.batch_groups}")

@@ -47,6 +47,9 @@ class ScheduleConfig(Section):
     max_staleness: int = Field(ge=0)
     """η, the largest lag, in optimizer steps, that a trained token may have. Left out, it follows from the mode:
     0 in "sync", H - 1 in "alternate", 2·H in "async"."""
+    hold_staleness: bool = False
+    """Whether the learner waits until the buffer is as full as the bound admits, so that after η steps every batch has
+    lag η and not at most η. For studies of staleness; wants "async" with `broadcast_every` 1."""
     steps: int = Field(100, ge=1)
     """Optimizer steps of the run."""
 

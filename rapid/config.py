@@ -96,6 +96,12 @@ class RapidConfig(Section):
 
     def _schedule_problems(self) -> list[str]:
         mode, every, bound = self.schedule.mode, self.schedule.broadcast_every, self.schedule.max_staleness
+        if self.schedule.hold_staleness and (mode, every) != (ScheduleMode.ASYNC, 1):
+            # Between two broadcasts actors may not fill the buffer up to the bound, so that nobody would ever go on.
+            return [
+                f'schedule.hold_staleness with schedule.mode = "{mode.value}" and schedule.broadcast_every = {every}: '
+                'expected mode "async" and 1; leave hold_staleness out'
+            ]
         if mode is ScheduleMode.SYNC and (every, bound) != (1, 0):
             return [
                 f'schedule.broadcast_every = {every} and schedule.max_staleness = {bound}: mode "sync" expects '

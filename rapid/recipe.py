@@ -52,7 +52,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def shipped_recipes() -> list[str]:
     """Recipes of this repository, as paths relative to its root."""
     root = Path(__file__).resolve().parent.parent
-    return sorted(str(path.relative_to(root)) for path in (root / "recipes").glob("*.toml"))
+    return sorted(str(path.relative_to(root)) for path in (root / "recipes").rglob("*.toml"))
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

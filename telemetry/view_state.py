@@ -171,7 +171,7 @@ class ViewState:
 
     @property
     def fleet(self) -> Mapping[str, Any]:
-        """The launcher's account of its actors (`protocol.messages.FleetStatus`); empty where it has given none."""
+        """The launcher's account of its actors (`protocol.status.FleetStatus`); empty where it has given none."""
         return (self.status.get("fleet") or {}) if self.status is not None else {}
 
     @property

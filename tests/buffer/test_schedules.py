@@ -75,6 +75,25 @@ def test_alternate_has_the_lags_of_a_round_in_order(every: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("lag", [0, 1, 3, 8])
+def test_held_staleness_trains_every_batch_at_the_bound(lag: int, seed: int) -> None:
+    plan = schedule("async", staleness=lag).model_copy(update={"hold_staleness": True})
+    batches = world(plan, actors=2, seed=seed, failure_rate=0.1).run()
+    # The weights of step 0 generate the first batches; from then on each is as old as the bound allows.
+    assert [max(batch.lags) for batch in batches] == [min(step, lag) for step in range(STEPS)]
+    assert sum(sum(batch.lags) for batch in batches) >= 0.8 * B * sum(min(step, lag) for step in range(STEPS))
+
+
+def test_held_staleness_ends_with_the_epochs() -> None:
+    plan = schedule("async", staleness=3).model_copy(update={"hold_staleness": True})
+    machine = Machine(BufferConfig(epochs=1), plan, B, num_prompts=5, seed=7)
+    machine.learner.publish(scripted_manifest(v(0)))
+    for item in machine.actors.lease("a", 5, v(0), 0.0):
+        machine.actors.submit(item.lease_id, scripted_group(item.entry_id, [v(0)], signal=True))
+    assert len(machine.learner.pull(v(0)).groups) == B
+
+
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("every", "staleness"), [(1, 1), (1, 3), (2, 2), (4, 3)])
 def test_async_keeps_the_bound_and_uses_it(every: int, staleness: int, seed: int) -> None:
     batches = world(schedule("async", every=every, staleness=staleness, steps=40), actors=3, seed=seed).run()

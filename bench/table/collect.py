@@ -1,0 +1,136 @@
+"""The result of one run: what is read from its folder before the folder is deleted. Small, and without weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.table.cell import Cell
+from bench.table.memory import merge_peaks
+from bench.table.state import State
+from bench.table.timing import read_timelines, split_time
+from telemetry.lines import read_lines
+from telemetry.record import Record, elapsed_s
+from telemetry.run_dir import RunDirectory
+
+FORMAT = 1
+# One column each; the rest of metrics.jsonl is left behind.
+KEPT = (
+    "step",
+    "reward_mean",
+    "groups_filtered",
+    "tokens_trained",
+    "completion_tokens_mean",
+    "lag_mean",
+    "lag_max",
+    "ratio_mean",
+    "clipped_fraction",
+    "ess_fraction",
+    "kl_behaviour",
+    "logprob_diff_mean",
+    "grad_norm",
+    "lr",
+    "wait_s",
+    "train_s",
+    "publish_s",
+    "generated_tokens_per_s",
+)
+_DIGITS = 5
+_ENVIRONMENT = ("platform", "processor", "cores", "memory_gib", "gpus", "packages", "commit", "parts")
+
+
+class CollectError(Exception):
+    """A run's folder lacks what a result needs."""
+
+
+def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
+    """The result. Raises CollectError when the run left no step or no evaluation."""
+    run = RunDirectory.open(cell.run_dir)
+    records = run.read_metrics()
+    if not records:
+        raise CollectError(f"{cell.run_dir}/metrics.jsonl has no step")
+    config, times = run.read_config(), elapsed_s(records)
+    batch = config["actors"]["group_size"]
+    time = split_time(read_timelines(run.timeline))
+    return {
+        "format": FORMAT,
+        "task": cell.task,
+        "arm": cell.arm,
+        "seed": cell.seed,
+        "command": command,
+        "config": config,
+        "environment": _environment(run),
+        "lives": [vars(life) for life in state.lives],
+        "notes": notes(cell, state, run.path, records),
+        "steps": records[-1]["step"],
+        "samples": sum(record["groups"] for record in records) * batch,
+        "samples_generated": sum(record["groups"] + record["groups_filtered"] for record in records) * batch,
+        "wall_s": round(times[-1], 2),
+        "command_s": sum(life.command_s or 0.0 for life in state.lives),
+        "total_s": sum(life.command_s or 0.0 for life in state.lives) + state.eval_s,
+        "memory_bytes": merge_peaks(life.memory for life in state.lives),
+        "time_s": {kind: round(seconds, 2) for kind, seconds in time.items()},
+        "learner_s": {
+            key: round(sum(record[key] for record in records), 2) for key in ("train_s", "wait_s", "publish_s")
+        },
+        "lag_mean": _digits(_weighted_lag(records)),
+        "lag_max": max(record["lag_max"] for record in records),
+        "curve": curve(run.path / "eval.jsonl", records, times, batch),
+        "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
+        | {"wall_s": [round(moment, 2) for moment in times]},
+    }
+
+
+def curve(path: Path, records: Sequence[Record], times: Sequence[float], group_size: int) -> list[dict[str, Any]]:
+    """One point for each evaluated step: time and samples from the run's records, accuracy from eval.jsonl.
+
+    A step that was evaluated twice counts with its last line. Step 0 is the model that the run began with.
+    """
+    at = {record["step"]: moment for record, moment in zip(records, times, strict=True)}
+    samples, total = {}, 0
+    for record in records:
+        total += record["groups"] * group_size
+        samples[record["step"]] = total
+    lines = {line["step"]: line for line in read_lines(path) if line["step"] == 0 or line["step"] in at}
+    if max(lines, default=0) == 0:
+        raise CollectError(f"{path} has no evaluation of any step of the run")
+    return [
+        {
+            "step": step,
+            "wall_s": round(at.get(step, 0.0), 2),
+            "samples": samples.get(step, 0),
+            "pass_at": lines[step]["pass_at"],
+            "mean_reward": lines[step]["mean_reward"],
+        }
+        for step in sorted(lines)
+    ]
+
+
+def notes(cell: Cell, state: State, run_dir: Path, records: Sequence[Record]) -> list[str]:
+    """What a reader of the table must know about this run."""
+    found = [f"life {number}: {life.how}" for number, life in enumerate(state.lives, 1) if number > 1]
+    if (run_dir / "learner-failure.json").exists():
+        found.append(f"diverged after step {records[-1]['step']}: a loss or gradient was not finite")
+    elif cell.wall_s is not None:
+        found.append(f"ended by budget.wall_s at step {records[-1]['step']}")
+    return found
+
+
+def _weighted_lag(records: Sequence[Record]) -> float:
+    """Mean lag of all tokens trained on."""
+    tokens = sum(record["tokens_trained"] for record in records)
+    return sum(record["lag_mean"] * record["tokens_trained"] for record in records) / max(tokens, 1)
+
+
+def _environment(run: RunDirectory) -> dict[str, Any]:
+    try:
+        values = json.loads(run.environment_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {key: values.get(key) for key in _ENVIRONMENT}
+
+
+def _digits(value: Any) -> Any:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,152 @@
+"""From the results of a plan to one row an arm on each task."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.table.curves import (
+    Curve,
+    Interval,
+    Mean,
+    equal_accuracy,
+    mean_of,
+    saving,
+    saving_interval,
+    time_to,
+    trailing_mean,
+    value_at,
+)
+from bench.table.timing import KINDS
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an arm came to on a task; means over its seeds."""
+
+    arm: str
+    seeds: tuple[int, ...]
+    accuracy: dict[int, Mean]
+    """By k: pass@k at the end, for each seed the mean of the last evaluations."""
+    time_to_equal_s: float | None
+    """Until equal accuracy; None if it was not reached."""
+    saving: Interval
+    """At equal accuracy."""
+    time_of_samples_s: Mean
+    """Until `Table.equal_samples` completions were trained on."""
+    saving_of_samples: float | None
+    """At equal samples."""
+    peak_bytes: Mean | None
+    """All processes together."""
+    shares: dict[str, float]
+    """Share of the wall time by bench.table.timing.KINDS."""
+    lag_mean: Mean
+    """Measured, over tokens."""
+    lag_max: int
+    generated: Mean
+    """Completions generated for each one trained on."""
+    notes: tuple[str, ...]
+    """What is to be known of single runs."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One task."""
+
+    task: str
+    baseline: str
+    equal_accuracy: float | None
+    """None while the baseline has no result."""
+    equal_samples: float
+    """Completions that every run of the task has trained on."""
+    rows: tuple[Row, ...]
+    curves: dict[str, list[Curve]]
+    """By arm, one for each seed."""
+
+
+def load_results(folder: Path) -> list[Result]:
+    """All results of a plan."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*/*.json"))]
+
+
+def to_curve(result: Result, k: int = 1) -> Curve:
+    """The held-out curve of a run."""
+    points = result["curve"]
+    return Curve(
+        tuple(point["step"] for point in points),
+        tuple(float(point["wall_s"]) for point in points),
+        tuple(float(point["samples"]) for point in points),
+        tuple(float(point["pass_at"][str(k)]["mean"]) for point in points),
+    )
+
+
+def summarise(results: Sequence[Result], *, arms: Sequence[str], baseline: str, window: int) -> list[Table]:
+    """A table for each task that has a result, rows in the order of `arms`."""
+    by_task: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        if result["arm"] in arms:
+            by_task[result["task"]][result["arm"]].append(result)
+    return [_table(task, by_arm, arms, baseline, window) for task, by_arm in sorted(by_task.items())]
+
+
+def _table(task: str, by_arm: Mapping[str, list[Result]], arms: Sequence[str], baseline: str, window: int) -> Table:
+    present = [arm for arm in arms if by_arm.get(arm)]
+    curves = {arm: [to_curve(result) for result in by_arm[arm]] for arm in present}
+    samples = min(curve.samples[-1] for of_arm in curves.values() for curve in of_arm)
+    reference = curves.get(baseline)
+    rows = tuple(_row(arm, by_arm[arm], curves[arm], reference, samples, window) for arm in present)
+    level = equal_accuracy(reference, window) if reference else None
+    return Table(task, baseline, level, samples, rows, curves)
+
+
+def _row(
+    arm: str,
+    results: Sequence[Result],
+    curves: Sequence[Curve],
+    reference: Sequence[Curve] | None,
+    samples: float,
+    window: int,
+) -> Row:
+    times = mean_of([value_at(curve.samples, curve.times_s, samples) for curve in curves])
+    reached, saved, saved_of_samples = None, Interval(None, None, None, 0.0), None
+    if reference:
+        reached = time_to(curves, equal_accuracy(reference, window), window)
+        saved = saving_interval(curves, reference, window)
+        theirs = mean_of([value_at(curve.samples, curve.times_s, samples) for curve in reference])
+        saved_of_samples = saving(times.value, theirs.value)
+    peaks = [float(result["memory_bytes"]["total"]) for result in results if result["memory_bytes"].get("total")]
+    return Row(
+        arm=arm,
+        seeds=tuple(result["seed"] for result in results),
+        accuracy={k: _final(results, k, window) for k in _ks(results)},
+        time_to_equal_s=reached,
+        saving=saved,
+        time_of_samples_s=times,
+        saving_of_samples=saved_of_samples,
+        peak_bytes=mean_of(peaks) if peaks else None,
+        shares=_shares(results),
+        lag_mean=mean_of([float(result["lag_mean"]) for result in results]),
+        lag_max=max(result["lag_max"] for result in results),
+        generated=mean_of([result["samples_generated"] / max(result["samples"], 1) for result in results]),
+        notes=tuple(f"{arm}, seed {result['seed']}: {note}" for result in results for note in result["notes"]),
+    )
+
+
+def _ks(results: Sequence[Result]) -> list[int]:
+    return sorted(int(k) for k in results[0]["curve"][-1]["pass_at"])
+
+
+def _final(results: Sequence[Result], k: int, window: int) -> Mean:
+    return mean_of([trailing_mean(to_curve(result, k).accuracy, window)[-1] for result in results])
+
+
+def _shares(results: Sequence[Result]) -> dict[str, float]:
+    totals = {kind: sum(result["time_s"][kind] for result in results) for kind in KINDS}
+    whole = sum(totals.values())
+    return {kind: seconds / whole if whole else 0.0 for kind, seconds in totals.items()}
