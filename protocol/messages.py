@@ -32,9 +32,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=s
 
 class Hello(Message, frozen=True, kw_only=True):
     """Client to hub, first of all, and again after a reconnect. Answer: Acknowledge; then, for an actor,
-    a push of the newest WeightManifest if there is one."""
+    a push of the newest WeightManifest if there is one; for an evaluator, of that which is due."""
 
-    role: Literal["actor", "learner", "observer"]
+    role: Literal["actor", "evaluator", "learner", "observer"]
     name: Name
     protocol: int = PROTOCOL_VERSION
     pid: Count = 0
@@ -101,6 +101,8 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What pending actors wait for, and since when; empty without any."""
     is_ending: bool = False
     """Whether the run ends after the step under way."""
+    is_evaluator_gone: bool = False
+    """Whether the evaluator is beyond its restarts, so that no evaluation will come any more."""
 
 
 class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,6 +281,30 @@ class WeightManifest(Message, frozen=True, kw_only=True):
         return sum(self.sizes)
 
 
+# --- evaluation -------------------------------------------------------------------------------------
+
+
+class Evaluated(Message, frozen=True, kw_only=True):
+    """Evaluator to hub: what came of the weights that it was pushed, or why nothing did. Answer: Acknowledge."""
+
+    version: PolicyVersion
+    result: dict[str, Any] | None
+    """By the keys of telemetry.evaluations but step, incarnation, wall_s and source; None if it was left out."""
+    reason: str = ""
+    """Why it was left out; empty with a result."""
+
+    def __post_init__(self) -> None:
+        if (self.result is None) != bool(self.reason):
+            raise ValueError(f"evaluation of {self.version}: expected a result, or the reason why there is none")
+
+
+class EvaluateLast(Message, frozen=True, kw_only=True):
+    """Learner to hub, when the manifest of `version` is there: these weights are the last, so that they are to be
+    evaluated whether it is their turn or not. `Status.evaluation_due` tells when that is done. Answer: Acknowledge."""
+
+    version: PolicyVersion
+
+
 # --- actor -> weight publisher ----------------------------------------------------------------------
 
 
@@ -406,6 +432,10 @@ class Status(Message, frozen=True, kw_only=True):
     """Step records that Inspect asked for, oldest first: as many of the newest as the hub keeps."""
     num_records: Count = 0
     """Step records that the hub has been given; the last of `records` was number `num_records`."""
+    evaluations: list[dict[str, Any]] = []
+    """The newest few evaluations, oldest first, as in eval.jsonl."""
+    evaluation_due: PolicyVersion | None = None
+    """Weights that are being evaluated, or will be next; None without any."""
 
 
 REQUESTS = (
@@ -424,6 +454,8 @@ REQUESTS = (
     | Records
     | Snapshot
     | Settle
+    | Evaluated
+    | EvaluateLast
     | Fetch
 )
 ANSWERS = Acknowledge | Refuse | Work | Batch | LedgerState | Chunk | Status

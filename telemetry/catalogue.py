@@ -6,6 +6,7 @@ name as a string stands nowhere else.
 
 from __future__ import annotations
 
+from telemetry.evaluations import KEYS as EVALUATION_KEYS
 from telemetry.metric import PARTS, Kind, Metric, Reduction
 from telemetry.record import DIAGNOSTICS, KEYS
 
@@ -195,6 +196,19 @@ LEARNER_LAG_CLIPPED = _gauge("learner", "lag_clipped", "fraction", "Share clippe
 LEARNER_LAG_KL = _gauge("learner", "lag_kl_behaviour", "nats", "KL divergence, by lag.", labels=("lag",))
 LEARNER_LAG_RATIO = _gauge("learner", "lag_ratio_mean", "", "Mean importance weight, by lag.", labels=("lag",))
 
+# --- evaluator --------------------------------------------------------------------------------------
+
+EVAL_VERSION = _gauge("eval", "version", "steps", "Optimizer step of the weights evaluated last.")
+EVAL_PASS = _gauge("eval", "pass", "fraction", "pass@k of the held-out prompts.", labels=("k",))
+EVAL_PASS_LOW = _gauge("eval", "pass_low", "fraction", "Lower end of the 95 % interval of pass@k.", labels=("k",))
+EVAL_PASS_HIGH = _gauge("eval", "pass_high", "fraction", "Upper end of the 95 % interval of pass@k.", labels=("k",))
+EVAL_GREEDY = _gauge("eval", "greedy", "fraction", "Held-out prompts whose likeliest completion is right.")
+EVAL_REWARD = _gauge("eval", "reward_mean", "", "Mean reward of the held-out prompts.")
+EVAL_TRUNCATED = _gauge("eval", "truncated", "fraction", "Completions drawn that met the token limit.")
+EVAL_DURATION = _histogram("eval", "duration", "seconds", "Time to evaluate one version.", _LONG_S)
+EVAL_UNJUDGED = _counter("eval", "unjudged", "completions", "Completions that could not be judged, and were left out.")
+EVAL_LEFT_OUT = _counter("eval", "left_out", "versions", "Versions due whose evaluation was left out.")
+
 # --- launcher ---------------------------------------------------------------------------------------
 
 LAUNCHER_WANTED = _gauge("launcher", "wanted", "actors", "Actors that the run was asked to have.")
@@ -239,7 +253,11 @@ def render_reference() -> str:
         parts.append(f"| `{key.name}` | {kind} | {key.help.replace('|', chr(92) + '|')} |")
     lag_keys = ", ".join(f"`{name}`" for name in LAG_DIAGNOSTICS)
     parts.append(f"| `{DIAGNOSTICS}` | map, optional | Whatever else; `by_lag` holds, for each lag, {lag_keys}. |\n")
-    return "\n".join(parts)
+    parts.append(
+        "## eval.jsonl\n\nOne JSON object for each version that was evaluated.\n\n| key | meaning |\n|---|---|"
+    )
+    parts.extend(f"| `{name}` | {meaning} |" for name, meaning in EVALUATION_KEYS.items())
+    return "\n".join(parts) + "\n"
 
 
 def _row(metric: Metric) -> str:
