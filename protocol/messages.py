@@ -293,10 +293,6 @@ class Evaluated(Message, frozen=True, kw_only=True):
     reason: str = ""
     """Why it was left out; empty with a result."""
 
-    def __post_init__(self) -> None:
-        if (self.result is None) != bool(self.reason):
-            raise ValueError(f"evaluation of {self.version}: expected a result, or the reason why there is none")
-
 
 class EvaluateLast(Message, frozen=True, kw_only=True):
     """Learner to hub, when the manifest of `version` is there: these weights are the last, so that they are to be

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 
 from actors.engine import Engine
@@ -40,7 +41,7 @@ class EvalSession:
         Raises EngineDiedError.
         """
         begin_s = time.monotonic()
-        with Progress(transient=True) as progress:
+        with Progress(transient=True, disable=not Console().is_terminal) as progress:
             bar = progress.add_task(what, total=self._examiner.num_prompts)
             outcomes = await self._examiner.ask_all(lambda: progress.advance(bar))
         return {**summarise(outcomes, self._spec), "seconds": round(time.monotonic() - begin_s, 3)}

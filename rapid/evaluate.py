@@ -162,7 +162,8 @@ def evaluate_snapshots(
         prompts: only the first evaluation prompts, so many; None takes all.
 
     Returns:
-        All evaluations of the run, one a step, by step: telemetry.evaluations lists their keys.
+        All evaluations of the run that were made in this way, one a step, by step: telemetry.evaluations lists their
+        keys.
 
     Raises:
         UsageError: no run, no snapshots, or no evaluation prompts.
@@ -182,13 +183,17 @@ def _evaluate_snapshots(run: RunDirectory, config: RapidConfig, spec: EvalSpec) 
         )
     task = build_eval_task(config)
     num_prompts = min(len(task), spec.prompts or len(task))
-    done = {(one["incarnation"], one["step"]) for one in read_evaluations(run.path) if _is_same(one, spec, num_prompts)}
+
+    def read_same() -> list[Evaluation]:
+        return read_evaluations(run.path, lambda one: _is_same(one, spec, num_prompts))
+
+    done = {(one["incarnation"], one["step"]) for one in read_same()}
     waiting = [(version, path) for version, path in snapshots if (version.incarnation, version.step) not in done]
     console = Console(highlight=False)
     console.print(f"{len(waiting)} of {len(snapshots)} snapshots of {run.name} to evaluate, {num_prompts} prompts each")
     if waiting:
         asyncio.run(_evaluate_all(run, config, task, spec, waiting, console))
-    return read_evaluations(run.path)
+    return read_same()
 
 
 def _is_same(evaluation: Evaluation, spec: EvalSpec, num_prompts: int) -> bool:
@@ -227,7 +232,7 @@ async def _evaluate_all(
                     "source": "snapshot",
                 }
                 append_evaluation(run.path, evaluation)
-                console.print(snapshot_line(evaluation))
+                console.print(snapshot_line(evaluation), soft_wrap=True)
     finally:
         store.close()
     console.print(f"wrote {run.path / EVALUATIONS_NAME}")

@@ -6,7 +6,7 @@ map, without `wall_s`, is the value of `eval` in the record that follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ KEYS: dict[str, str] = {
     "seconds": "How long asking and judging took.",
     "source": '"training": while the run went on; "snapshot": afterwards, from a snapshot.',
 }
+_NEEDED = {"step", "incarnation", "pass_at", "mean_reward"}
+"""Without these a line is passed over."""
 
 
 def append_evaluation(run_dir: Path, evaluation: Mapping[str, Any]) -> None:
@@ -45,12 +47,10 @@ def append_evaluation(run_dir: Path, evaluation: Mapping[str, Any]) -> None:
         file.write(encode_line(dict(evaluation)))
 
 
-def read_evaluations(run_dir: Path) -> list[Evaluation]:
-    """Evaluations of the weights that the run's present ones descend from, one a step, by step."""
-    found = [
-        line for line in read_lines(run_dir / EVALUATIONS_NAME) if {"step", "incarnation", "pass_at"} <= line.keys()
-    ]
-    return current_evaluations(found)
+def read_evaluations(run_dir: Path, is_wanted: Callable[[Evaluation], bool] = lambda one: True) -> list[Evaluation]:
+    """Evaluations of the weights that the run's present ones descend from, one a step, by step; of those wanted."""
+    lines = read_lines(run_dir / EVALUATIONS_NAME)
+    return current_evaluations(one for one in lines if one.keys() >= _NEEDED and is_wanted(one))
 
 
 def current_evaluations(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
