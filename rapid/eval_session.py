@@ -23,8 +23,7 @@ from actors.text import ChatText
 from protocol.config import WeightsConfig
 from protocol.version import PolicyVersion
 from rapid.config import RapidConfig
-from rapid.errors import UsageError
-from tasks import Task, TaskError, build_task
+from tasks import Task
 from tasks.runner import RewardRunner
 
 
@@ -45,14 +44,6 @@ class EvalSession:
             bar = progress.add_task(what, total=self._examiner.num_prompts)
             outcomes = await self._examiner.ask_all(lambda: progress.advance(bar))
         return {**summarise(outcomes, self._spec), "seconds": round(time.monotonic() - begin_s, 3)}
-
-
-def build_eval_task(config: RapidConfig) -> Task:
-    """The evaluation prompts. Raises UsageError."""
-    try:
-        return build_task(config.task, split="eval")
-    except TaskError as error:
-        raise UsageError(str(error)) from None
 
 
 @asynccontextmanager

@@ -18,10 +18,10 @@ from learner.snapshots import WEIGHTS_NAME, list_snapshots
 from protocol.version import PolicyVersion
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
-from rapid.eval_session import EvalSession, build_eval_task, open_session
+from rapid.eval_session import EvalSession, open_session
 from rapid.eval_table import print_evaluation, snapshot_line
 from rapid.inspection import open_run
-from rapid.preflight import load_model
+from rapid.preflight import load_model, load_task
 from rapid.recipe import apply_overrides, check_config, load_recipe
 from tasks import Task
 from telemetry.errors import RunDirectoryError
@@ -126,7 +126,7 @@ def _newest_checkpoint(run: RunDirectory) -> Path:
 def _evaluate_one(config: RapidConfig, spec: EvalSpec, checkpoint: Path | None) -> dict[str, Any]:
     """The model of the recipe, or a checkpoint of it. Raises UsageError, EngineError."""
     model_dir = load_model(config) if checkpoint is None else _checkpoint_model(checkpoint)
-    task = build_eval_task(config)
+    task = load_task(config, "eval")
 
     async def ask() -> dict[str, Any]:
         async with open_session(config, task, spec, model_dir, PolicyVersion(1, 0)) as session:
@@ -181,7 +181,7 @@ def _evaluate_snapshots(run: RunDirectory, config: RapidConfig, spec: EvalSpec) 
             f"run {run.name!r} has no snapshots: set learner.snapshot_every when it is trained, or evaluate a "
             "checkpoint with --checkpoint"
         )
-    task = build_eval_task(config)
+    task = load_task(config, "eval")
     num_prompts = min(len(task), spec.prompts or len(task))
 
     def read_same() -> list[Evaluation]:

@@ -6,6 +6,7 @@ waits for a place ──► lives ──► stopped at the end
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import ray
 
 from actors.settings import RolloutSettings
 from rapid.failures import outcome
+from rapid.fleet import LIVED_WELL_S
 from rapid.parts import EvaluatorPart
 from rapid.placement import CorePlan
 from rapid.preflight import Plan
@@ -29,23 +31,29 @@ class EvaluatorKeeper:
     """
 
     def __init__(
-        self, plan: Plan, cores: CorePlan, options: dict[str, Any], hub_address: str, tell: Callable[[str], None]
+        self,
+        plan: Plan,
+        cores: CorePlan,
+        options: dict[str, Any],
+        hub_address: str,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan, self._cores, self._options, self._hub_address = plan, cores, options, hub_address
-        self._tell = tell
+        self._tell, self._clock = tell, clock
         self._handle: Any = None
         self._task: Any = None
-        self._starts = 0
+        self._starts, self._started_s = 0, 0.0
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is beyond its restarts."""
-        return self._starts > 0 and self._task is None
+        """Whether it was started and is beyond its restarts."""
+        return self._handle is not None and self._task is None
 
     def start(self) -> None:
         """Ask Ray for the process; it may take a while to find a place."""
         config = self._plan.config
-        self._starts += 1
+        self._starts, self._started_s = self._starts + 1, self._clock()
         self._handle = EvaluatorPart.options(**self._options).remote(NAME, self._plan.run_dir, config.telemetry)
         settings = RolloutSettings(
             name=NAME,
@@ -70,6 +78,8 @@ class EvaluatorKeeper:
     def ended(self) -> None:
         """The process has ended."""
         how = outcome(self._task)
+        if self._clock() - self._started_s > LIVED_WELL_S:
+            self._starts = 0
         if self._starts <= self._plan.config.actors.restarts:
             self._tell(f"{NAME} ended ({how}); starting it anew, start {self._starts + 1}")
             self.start()

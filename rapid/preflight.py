@@ -18,6 +18,7 @@ from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, prepare_model
 from tasks import Task, TaskError, build_task, validate
+from tasks.build import Split
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
@@ -95,6 +96,8 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     task = load_task(config)
     model_dir = load_model(config)
     check_prompts(config, task, model_dir)
+    if config.task.eval is not None and config.task.eval.every is not None:
+        check_prompts(config, load_task(config, "eval"), model_dir)
     point = find_resume_point(config, run_dir, model_dir, len(task)) if resume else None
     return Plan(config, name, run_dir, model_dir, len(task), point)
 
@@ -126,10 +129,10 @@ def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
         raise UsageError(str(error)) from None
 
 
-def load_task(config: RapidConfig) -> Task:
-    """The task, built. Raises UsageError."""
+def load_task(config: RapidConfig, split: Split = "train") -> Task:
+    """The task, built: its training or its evaluation prompts. Raises UsageError."""
     try:
-        return build_task(config.task)
+        return build_task(config.task, split)
     except TaskError as error:
         raise UsageError(str(error)) from None
 
