@@ -44,6 +44,7 @@ class GenerateRequest:
     """G."""
     max_tokens: int
     temperature: float
+    """0 takes the likeliest token each time; then `num_completions` must be 1."""
     seed: int
     """Together with `entry_id` decides the draws, as far as the engine is deterministic."""
 

@@ -1,10 +1,11 @@
-"""An actor's connection to the hub: it outlives a hub that is away, and says hello again when that is back."""
+"""The connection of an actor, or of the evaluator, to the hub: it outlives a hub that is away, and greets it again."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+from typing import Literal
 
 from protocol.endpoint import Client, PushHandler
 from protocol.errors import PeerTimeoutError, RefusedError
@@ -24,13 +25,20 @@ class HubLink:
         on_push: called for each push of the hub; must not block.
         answer_s: seconds after which a request that was not answered is repeated.
         metrics_address: where this actor serves its metrics; empty if it does not.
+        role: as what it is known to the hub.
     """
 
     def __init__(
-        self, address: str, name: str, on_push: PushHandler, answer_s: float = _ANSWER_S, metrics_address: str = ""
+        self,
+        address: str,
+        name: str,
+        on_push: PushHandler,
+        answer_s: float = _ANSWER_S,
+        metrics_address: str = "",
+        role: Literal["actor", "evaluator"] = "actor",
     ) -> None:
         self._address, self._name, self._answer_s = address, name, answer_s
-        self._metrics_address = metrics_address
+        self._metrics_address, self._role = metrics_address, role
         self._client = Client(address, on_push)
         self._must_greet = False
         self.is_reachable = True
@@ -96,7 +104,7 @@ class HubLink:
 
     def _hello(self) -> Hello:
         return Hello(
-            role="actor",
+            role=self._role,
             name=self._name,
             pid=os.getpid(),
             host=socket.gethostname(),

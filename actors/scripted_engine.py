@@ -252,8 +252,11 @@ def _next_logprobs(model: torch.nn.Module, token_ids: np.ndarray, temperature: f
     import torch
 
     with torch.inference_mode():
-        logits = model(input_ids=torch.from_numpy(token_ids), use_cache=False, logits_to_keep=1).logits[:, -1]
-        return torch.log_softmax(logits.double() / temperature, dim=-1).numpy()
+        logits = model(input_ids=torch.from_numpy(token_ids), use_cache=False, logits_to_keep=1).logits[:, -1].double()
+        if temperature == 0:
+            # The limit of the distribution: all on the likeliest token.
+            return torch.full_like(logits, -torch.inf).scatter_(-1, logits.argmax(-1, keepdim=True), 0.0).numpy()
+        return torch.log_softmax(logits / temperature, dim=-1).numpy()
 
 
 def _copy_weights(model: torch.nn.Module, snapshot: WeightSnapshot) -> None:

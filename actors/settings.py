@@ -15,8 +15,8 @@ from telemetry.config import TelemetryConfig
 class RolloutSettings(Section):
     """Everything that one actor needs; the launcher fills it in, never a recipe."""
 
-    name: str = Field(pattern=r"^actor-\d+$")
-    """Name under which the hub knows this actor, such as "actor-0"."""
+    name: str = Field(pattern=r"^(actor|eval)-\d+$")
+    """Name under which the hub knows this actor, such as "actor-0", or the evaluator, "eval-0"."""
     hub_address: str
     """Where the hub listens, such as "tcp://127.0.0.1:5555"."""
     model_path: Path
@@ -43,8 +43,8 @@ class RolloutSettings(Section):
 
     @property
     def index(self) -> int:
-        """The number in the actor's name."""
-        return int(self.name.removeprefix("actor-"))
+        """The number in the name."""
+        return int(self.name.rpartition("-")[2])
 
     @model_validator(mode="after")
     def _check(self) -> RolloutSettings:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from actors.engine import WeightSnapshot
 from actors.snapshots import SnapshotStore
 from protocol.config import WeightsConfig
 from protocol.endpoint import Client
-from protocol.errors import ProtocolError, WeightsError
+from protocol.errors import ProtocolError, RefusedError, WeightsError
 from protocol.messages import Chunk, Fetch, WeightManifest
 from protocol.version import PolicyVersion
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 _RETRY_S = 0.5
+_GONE = "version_gone"
 # Beyond this share a fetch is finished although newer weights are out: if every version were given up for its
 # successor, an actor on a slow line would never get any.
 _FINISH_SHARE = 0.5
@@ -45,10 +46,18 @@ class WeightReceiver:
     Args:
         name: the actor's, for its files.
         folder: where the files go. None takes shared memory if they fit.
+        on_gone: called with a version that the publisher has no more, which is then given up. None asks again until
+            newer weights are offered, as there must be some.
     """
 
-    def __init__(self, config: WeightsConfig, name: str, folder: Path | None = None) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: WeightsConfig,
+        name: str,
+        folder: Path | None = None,
+        on_gone: Callable[[PolicyVersion], None] | None = None,
+    ) -> None:
+        self._config, self._on_gone = config, on_gone
         self._store = SnapshotStore(name, folder)
         self._newest: WeightManifest | None = None
         self._done: PolicyVersion | None = None
@@ -82,9 +91,14 @@ class WeightReceiver:
             while (manifest := self._newest) is not None and manifest.version != self._done:
                 try:
                     await self._fetch(manifest)
+                except RefusedError as error:
+                    if self._on_gone is None or error.code != _GONE:
+                        await self._note_failure(manifest, error)
+                    else:
+                        self._done = manifest.version
+                        self._on_gone(manifest.version)
                 except ProtocolError as error:
-                    log.warning("fetching weights %s from %s: %s", manifest.version, manifest.address, error)
-                    await self._pause_before_retry()
+                    await self._note_failure(manifest, error)
 
     async def close(self) -> None:
         """Close the connection and remove the files. Idempotent."""
@@ -93,7 +107,9 @@ class WeightReceiver:
             self._client = None
         self._store.close()
 
-    async def _pause_before_retry(self) -> None:
+    async def _note_failure(self, manifest: WeightManifest, error: ProtocolError) -> None:
+        """Log it, and wait a moment before the next try."""
+        log.warning("fetching weights %s from %s: %s", manifest.version, manifest.address, error)
         # Whoever is told "gone" has a newer manifest already or hears of it presently.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY_S):

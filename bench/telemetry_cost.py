@@ -29,7 +29,7 @@ import psutil
 from bench.prometheus_server import PrometheusServer
 from protocol.blocking import BlockingClient
 from protocol.errors import ProtocolError
-from protocol.messages import Inspect
+from protocol.status import Inspect
 from telemetry.errors import RunDirectoryError
 from telemetry.run_dir import RunDirectory
 

@@ -120,8 +120,8 @@ class Clients:
             self._forget(record)
 
     def silent_actors(self, now: float, timeout_s: float) -> list[ClientRecord]:
-        """Actors unheard for so long, each reported once."""
-        silent = [x for x in self.present() if x.role == "actor" and now - x.seen_s > timeout_s]
+        """Actors, and the evaluator, unheard for so long, each reported once."""
+        silent = [x for x in self.present() if x.role in ("actor", "evaluator") and now - x.seen_s > timeout_s]
         for record in silent:
             record.gone = True
         return silent

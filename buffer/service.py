@@ -23,6 +23,7 @@ from buffer.bell import Bell
 from buffer.books import Push
 from buffer.clients import ClientRecord, Clients
 from buffer.config import BufferConfig
+from buffer.evaluations import EvaluationDesk
 from buffer.gauges import HubGauges
 from buffer.machine import Machine
 from buffer.states import Event
@@ -38,6 +39,8 @@ from protocol.messages import (
     AnyMessage,
     Batch,
     Commit,
+    Evaluated,
+    EvaluateLast,
     Goodbye,
     Heartbeat,
     Hello,
@@ -77,6 +80,7 @@ class Hub:
         address: where to listen, for example "tcp://127.0.0.1:*".
         state: what `LedgerState` carried into a checkpoint; None begins a new ledger.
         run_dir: the run's folder, for `ledger/state.json`; None writes nothing.
+        evaluate_every: `task.eval.every`, in optimizer steps; None has no evaluations while the run goes on.
         model: the model's name, for those who watch.
         store: where transitions are kept; None keeps them in memory.
         exporter: of the hub's metrics; None exports nothing.
@@ -98,6 +102,7 @@ class Hub:
         state: dict[str, Any] | None = None,
         run_dir: Path | None = None,
         *,
+        evaluate_every: int | None = None,
         model: str = "",
         store: Store | None = None,
         exporter: Exporter | None = None,
@@ -114,7 +119,8 @@ class Hub:
         self._pushes: asyncio.Queue[Push] = asyncio.Queue()
         self._written_s = clock()
         name = run_dir.name if run_dir is not None else ""
-        self._desk = StatusDesk(_facts(name, model, schedule, batch_groups), clock)
+        evaluations = EvaluationDesk(evaluate_every, schedule.broadcast_every, run_dir)
+        self._desk = StatusDesk(_facts(name, model, schedule, batch_groups), evaluations, clock)
         self._server = Server(address, self._handle)
         self._handlers: dict[type, Callable[[bytes, Any], Awaitable[AnyMessage]]] = {
             Hello: self._hello,
@@ -133,6 +139,8 @@ class Hub:
             Snapshot: self._snapshot,
             Settle: self._settle,
             WeightManifest: self._publish,
+            Evaluated: self._evaluated,
+            EvaluateLast: self._evaluate_last,
         }
 
     @property
@@ -173,7 +181,7 @@ class Hub:
     def tick(self, now: float) -> None:
         """What time brings: expired leases, silent actors."""
         for record in self._clients.silent_actors(now, self._config.client_timeout_s):
-            log.warning("actor %s is silent for %.0f s: its leases return", record.name, now - record.seen_s)
+            log.warning("%s is silent for %.0f s: its leases return", record.name, now - record.seen_s)
             self._desk.note_silence(record, now - record.seen_s)
             self._step(self.machine.actors.gone, record.name)
         self._step(self.machine.actors.expire, now)
@@ -203,6 +211,8 @@ class Hub:
             self._step(self.machine.learner.gone if record.role == "learner" else self._actor_gone(record.name))
         if message.role == "actor":
             self._step(self.machine.actors.welcome, message.name)
+        elif message.role == "evaluator" and self._desk.evaluations.due is not None:
+            self._pushes.put_nowait(Push(message.name, self._desk.evaluations.due))
         return Acknowledge()
 
     def _actor_gone(self, name: str) -> Callable[[], None]:
@@ -314,7 +324,27 @@ class Hub:
 
     async def _publish(self, peer: bytes, message: WeightManifest) -> Acknowledge:
         self._step(self.machine.learner.publish, message)
+        if self._desk.evaluations.publish(message):
+            self._push_due()
         return Acknowledge()
+
+    async def _evaluate_last(self, peer: bytes, message: EvaluateLast) -> Acknowledge:
+        if self._desk.evaluations.ask_last(self.machine.manifest, message.version):
+            self._push_due()
+        return Acknowledge()
+
+    async def _evaluated(self, peer: bytes, message: Evaluated) -> Acknowledge:
+        text = self._desk.evaluations.finish(message, self._desk.records.after(0))
+        if text is not None:
+            self._desk.journal.note(text, is_warning=True)
+        return Acknowledge()
+
+    def _push_due(self) -> None:
+        due = self._desk.evaluations.due
+        assert due is not None
+        for record in self._clients.present():
+            if record.role == "evaluator":
+                self._pushes.put_nowait(Push(record.name, due))
 
     # --- the shell ----------------------------------------------------------------------------------
 

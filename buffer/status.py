@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from buffer.clients import ClientRecord, Clients
+from buffer.evaluations import EvaluationDesk
 from buffer.journal import Journal
 from buffer.machine import Machine
 from buffer.record_book import RecordBook
@@ -20,13 +21,15 @@ class StatusDesk:
 
     Args:
         facts: what does not change.
+        evaluations: which weights are evaluated, and what came of it.
         clock: the hub's.
     """
 
-    def __init__(self, facts: RunFacts, clock: Callable[[], float]) -> None:
+    def __init__(self, facts: RunFacts, evaluations: EvaluationDesk, clock: Callable[[], float]) -> None:
         self.journal = Journal()
         self.records = RecordBook()
         self.steering = Steering()
+        self.evaluations = evaluations
         self._facts = facts
         self._clock = clock
         self._begun_s = self._moved_s = clock()
@@ -47,7 +50,8 @@ class StatusDesk:
 
     def note_silence(self, record: ClientRecord, silent_s: float) -> None:
         """An actor is given up."""
-        self.journal.note(f"{record.name} is silent for {silent_s:.0f} s: its leases return", is_warning=True)
+        leases = ": its leases return" if record.role == "actor" else ""
+        self.journal.note(f"{record.name} is silent for {silent_s:.0f} s{leases}", is_warning=True)
 
     def status(self, machine: Machine, clients: Clients, records_after: int | None, metrics_address: str) -> Status:
         """The answer to Inspect."""
@@ -73,4 +77,6 @@ class StatusDesk:
             log=self.journal.lines,
             records=[] if records_after is None else self.records.after(records_after),
             num_records=self.records.count,
+            evaluations=self.evaluations.recent,
+            evaluation_due=self.evaluations.due_version,
         )

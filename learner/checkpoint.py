@@ -257,6 +257,11 @@ def save_model(folder: Path, engine: TrainingEngine, model_dir: Path, *, writes:
     if not writes:
         return
     engine.model.save_pretrained(folder, state_dict=weights)
+    copy_side_files(model_dir, folder)
+
+
+def copy_side_files(model_dir: Path, folder: Path) -> None:
+    """Copy what is no weights, such as the tokenizer, unless it is there already."""
     for path in model_dir.iterdir():
         is_weights = path.suffix in {".safetensors", ".bin", ".gguf", ".pt"} or path.name.endswith(".index.json")
         if path.is_file() and not is_weights and not (folder / path.name).exists():

@@ -114,6 +114,9 @@ class LearnerConfig(Section):
     """Optimizer steps between two checkpoints; the last step is always kept."""
     keep_checkpoints: Annotated[int | None, NoneByName] = Field(2, ge=1)
     """Newest checkpoints kept on disk. None, in a recipe "none", keeps all."""
+    snapshot_every: int | None = Field(None, ge=1)
+    """Optimizer steps between two snapshots of the weights, for `rapid eval RUN --snapshots`; the first and the last
+    weights are kept too. None keeps none."""
 
     @model_validator(mode="after")
     def _check(self) -> LearnerConfig:

@@ -17,6 +17,7 @@ from protocol.messages import (
     AnyMessage,
     Batch,
     Commit,
+    EvaluateLast,
     Heartbeat,
     Hello,
     LedgerState,
@@ -115,6 +116,10 @@ class HubLink:
     def settle(self, version: PolicyVersion) -> None:
         """A checkpoint on disk holds `version`."""
         self._ask(Settle(version=version))
+
+    def evaluate_last(self, version: PolicyVersion) -> None:
+        """These weights, which are published, are the run's last."""
+        self._ask(EvaluateLast(version=version))
 
     # --- what the hub knows -------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
             hub ──Batch──► prefetch ──► update ──► Commit ──► every H steps: weights ──► hub, actors
                              ▲                        │
                              └── Pull of the next ────┘       every checkpoint_every: checkpoint ──► Settle
+                                                              every snapshot_every: snapshot, by a thread
 
 It waits for one thing only, the next batch, and the hub unblocks it. Rank 0 talks to the hub; before every step it
 tells the others what comes (a batch, more waiting, or the end), so that all ranks make the same calls.
@@ -29,11 +30,13 @@ from learner.assembly import (
 from learner.batch import TrainBatch, build_batch
 from learner.checkpoint import CheckpointInfo, model_identity, write_checkpoint
 from learner.engine import NonFiniteGradientError, TrainingEngine
+from learner.evaluations import EvaluationInbox, LastEvaluation
 from learner.link import expect
 from learner.memory import TRIM_EVERY, trim_memory
 from learner.ranks import Ranks, join_ranks, leave_ranks
 from learner.record import Timings, step_record
 from learner.settings import LearnerSettings
+from learner.snapshots import SnapshotWriter
 from learner.update import Update, learning_rate
 from protocol.codec import Frame, decode, encode
 from protocol.errors import RefusedError
@@ -102,6 +105,13 @@ class Learner:
         self._published = self._version
         self._checkpointed = self._version if settings.resume_from is not None else None
         self._updater = build_updater(settings, engine, ranks)
+        self._snapshots = SnapshotWriter(
+            settings.run_dir,
+            Path(settings.model_path),
+            settings.learner.snapshot_every,
+            writes=ranks.is_first,
+        )
+        self._evaluations = EvaluationInbox()
         self._last_step_s = time.monotonic()
 
     @property
@@ -113,6 +123,8 @@ class Learner:
         """The loop; see `run_learner`."""
         self._publish()
         self._prefetch(self._version)
+        if self._settings.resume_from is None:
+            self._snapshots.offer(self._version, self._engine)
         self._last_step_s = time.monotonic()
         while self._version.step < self._settings.schedule.steps:
             timings, start = Timings(), time.monotonic()
@@ -122,10 +134,15 @@ class Learner:
                 break
             timings.wait_s = time.monotonic() - start
             self._train(batch, timings)
+            self._snapshots.offer(self._version, self._engine)
             if self._version.step % self._settings.learner.checkpoint_every == 0:
                 self._checkpoint()
         if self._checkpointed != self._version and self._version.step > 0:
             self._checkpoint()
+        self._snapshots.offer(self._version, self._engine, is_last=True)
+        self._snapshots.close()
+        if self._settings.eval_wait_s is not None:
+            self._await_evaluation(self._settings.eval_wait_s, stop)
         if self._first is not None:
             self._first.publisher.wait()
 
@@ -259,13 +276,28 @@ class Learner:
             keep=config.keep_checkpoints,
         )
 
+    def _await_evaluation(self, limit_s: float, stop: threading.Event) -> None:
+        """Serve the last weights until they are evaluated, on every rank; not if the run was told to stop."""
+        if self._published != self._version:
+            self._publish()
+        self._timeline.enter("wait", f"the evaluation of {self._version}")
+        if self._first is not None:
+            self._first.publisher.wait()
+            self._first.link.waiting_for = f"the evaluation of {self._version}"
+            self._first.link.evaluate_last(self._version)
+        last, kind = LastEvaluation(limit_s), WAIT
+        while kind == WAIT:
+            if self._first is not None:
+                kind = WAIT if not stop.wait(POLL_S) and last.is_awaited(self._first.link.inspect()) else END
+            kind, _ = self._ranks.share(kind)
+
     def _record(self, batch: Batch, data: TrainBatch, update: Update, lr: float, timings: Timings) -> None:
         now = time.monotonic()
         interval_s, self._last_step_s = now - self._last_step_s, now
         if self._first is None:
             return
         link = self._first.link
-        link.inspect()
+        self._evaluations.look(link.inspect())
         record = step_record(
             batch,
             data,
@@ -276,6 +308,7 @@ class Learner:
             interval_s=interval_s,
             wall_s=link.since_first_actor_s(),
             actors=link.num_actors(),
+            evaluation=self._evaluations.take(),
         )
         link.hand_over([self._first.run.append_metrics(record)])
         self._first.exporter.record(record)

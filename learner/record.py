@@ -45,8 +45,12 @@ def step_record(
     interval_s: float,
     wall_s: float,
     actors: int,
+    evaluation: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The record of the step that led to `version`; `interval_s` is the time since the step before."""
+    """The record of the step that led to `version`; `interval_s` is the time since the step before.
+
+    `evaluation` came in since then, and tells itself of which step it is.
+    """
     measured = dict(update.diagnostics)
     record = {name: measured.pop(name) for name in _MEASURED}
     interval_s = max(interval_s, 1e-9)
@@ -71,6 +75,6 @@ def step_record(
         "generated_tokens_per_s": batch.generated_tokens / interval_s,
         "trained_tokens_per_s": data.num_tokens / interval_s,
         "actors": actors,
-        "eval": None,
+        "eval": evaluation,
         "diagnostics": diagnostics,
     }

@@ -23,6 +23,8 @@ from protocol.messages import (
     AnyMessage,
     Batch,
     Commit,
+    EvaluateLast,
+    FleetStatus,
     Heartbeat,
     Hello,
     LedgerState,
@@ -58,6 +60,12 @@ class ScriptedHub:
         """What it published."""
         self.records: list[dict[str, Any]] = []
         """The step records that it handed over."""
+        self.evaluations: list[dict[str, Any]] = []
+        """Those that its Status tells; set by the test."""
+        self.evaluation_due: PolicyVersion | None = None
+        """The weights that are being evaluated; set by the learner's EvaluateLast, and by the test."""
+        self.fleet: FleetStatus | None = None
+        """The launcher's account; set by the test."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-hub", daemon=True)
         self._thread.start()
@@ -88,6 +96,9 @@ class ScriptedHub:
                 if message.version != self._version:
                     raise RefusedError("bad_version", f"settled {message.version}, committed {self._version}")
                 self.events.append(("settle", str(message.version)))
+            case EvaluateLast():
+                self.events.append(("evaluate last", str(message.version)))
+                self.evaluation_due = message.version
             case Records():
                 self.records += message.records
             case Inspect():
@@ -141,6 +152,9 @@ class ScriptedHub:
             events={},
             clients=[actor],
             draining=False,
+            fleet=self.fleet,
+            evaluations=self.evaluations,
+            evaluation_due=self.evaluation_due,
         )
 
     def close(self) -> None:

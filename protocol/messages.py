@@ -26,9 +26,9 @@ PROTOCOL_VERSION = 1
 
 class Hello(Message, frozen=True, kw_only=True):
     """Client to hub, first of all, and again after a reconnect. Answer: Acknowledge; then, for an actor,
-    a push of the newest WeightManifest if there is one."""
+    a push of the newest WeightManifest if there is one; for an evaluator, of that which is due."""
 
-    role: Literal["actor", "learner", "observer"]
+    role: Literal["actor", "evaluator", "learner", "observer"]
     name: Name
     protocol: int = PROTOCOL_VERSION
     pid: Count = 0
@@ -208,6 +208,26 @@ class WeightManifest(Message, frozen=True, kw_only=True):
         return sum(self.sizes)
 
 
+# --- evaluation -------------------------------------------------------------------------------------
+
+
+class Evaluated(Message, frozen=True, kw_only=True):
+    """Evaluator to hub: what came of the weights that it was pushed, or why nothing did. Answer: Acknowledge."""
+
+    version: PolicyVersion
+    result: dict[str, Any] | None
+    """By the keys of telemetry.evaluations but step, incarnation, wall_s and source; None if it was left out."""
+    reason: str = ""
+    """Why it was left out; empty with a result."""
+
+
+class EvaluateLast(Message, frozen=True, kw_only=True):
+    """Learner to hub, when the manifest of `version` is there: these weights are the last, so that they are to be
+    evaluated whether it is their turn or not. `Status.evaluation_due` tells when that is done. Answer: Acknowledge."""
+
+    version: PolicyVersion
+
+
 # --- actor -> weight publisher ----------------------------------------------------------------------
 
 
@@ -273,6 +293,8 @@ REQUESTS = (
     | Records
     | Snapshot
     | Settle
+    | Evaluated
+    | EvaluateLast
     | Fetch
 )
 ANSWERS = Acknowledge | Refuse | Work | Batch | LedgerState | Chunk | Status

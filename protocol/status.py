@@ -44,6 +44,8 @@ class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What pending actors wait for, and since when; empty without any."""
     is_ending: bool = False
     """Whether the run ends after the step under way."""
+    is_evaluator_gone: bool = False
+    """Whether the evaluator is beyond its restarts, so that no evaluation will come any more."""
 
 
 class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,3 +170,7 @@ class Status(Message, frozen=True, kw_only=True):
     """Step records that Inspect asked for, oldest first: as many of the newest as the hub keeps."""
     num_records: Count = 0
     """Step records that the hub has been given; the last of `records` was number `num_records`."""
+    evaluations: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """The newest few evaluations, oldest first, as in eval.jsonl."""
+    evaluation_due: PolicyVersion | None = None
+    """Weights that are being evaluated, or will be next; None without any."""

@@ -56,18 +56,38 @@ def train(
 
 @app.command(name="eval")
 def evaluate(
-    recipe: Recipe,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|RUN", help="A TOML file; or a run, for its newest checkpoint."),
+    ],
     overrides: Overrides = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="A checkpoint's folder; left out, the model of the recipe.")
+        Path | None, typer.Option("--checkpoint", help="The folder of a checkpoint or snapshot, to evaluate that.")
     ] = None,
-    k: Annotated[str, typer.Option("--k", help="Values of k for pass@k, such as 1,8.")] = "1,8",
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="All snapshots of the run not evaluated yet, into its eval.jsonl.")
+    ] = False,
+    k: Annotated[
+        str | None, typer.Option("--k", help="Values of k for pass@k, such as 1,8; left out, task.eval.k.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Completions of each prompt; at least the largest k.")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option("--prompts", min=1, help="Only the first evaluation prompts, so many.")
+    ] = None,
+    greedy: Annotated[
+        bool | None, typer.Option("--greedy/--no-greedy", help="Whether to answer once at temperature 0, too.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")] = None,
+    runs: RunsFolder = Path("runs"),
 ) -> None:
-    """Measure pass@k on the recipe's evaluation prompts, by the unbiased estimator."""
-    from rapid.evaluate import evaluate_recipe, parse_ks
-    from rapid.recipe import load_recipe
+    """Measure pass@k on the held-out prompts, by the unbiased estimator, with confidence intervals."""
+    from rapid.evaluate import Wishes, parse_ks
+    from rapid.evaluate import evaluate as ask
 
-    evaluate_recipe(load_recipe(recipe, overrides or []), checkpoint, parse_ks(k))
+    wishes = Wishes(parse_ks(k) if k is not None else None, samples, prompts, greedy)
+    ask(target, runs, overrides or [], wishes, checkpoint=checkpoint, snapshots=snapshots, json_file=json_file)
 
 
 scale_app = typer.Typer(no_args_is_help=True, help="Change a run while it goes on.")

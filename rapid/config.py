@@ -64,6 +64,17 @@ class RapidConfig(Section):
             *self._batch_problems(),
             *self._scaling_problems(),
             *self._transport_problems(),
+            *self._evaluation_problems(),
+        ]
+
+    def _evaluation_problems(self) -> list[str]:
+        every = self.task.eval.every if self.task.eval is not None else None
+        if every is None or self.weights.transport == "zmq":
+            return []
+        return [
+            f'task.eval.every = {every} with weights.transport = "{self.weights.transport}", whose receivers all take '
+            'every version together, so that an evaluator would hold up the actors: choose weights.transport = "zmq", '
+            "or learner.snapshot_every and `rapid eval RUN --snapshots`"
         ]
 
     def _scaling_problems(self) -> list[str]:

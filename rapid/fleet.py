@@ -29,7 +29,7 @@ from rapid.preflight import Plan
 _TELL_S = (10.0, 30.0)
 """When an actor's wait for a place is told first; then whenever it has tripled, beginning with the second."""
 _LEAVE_GRACE_S = 30.0
-_LIVED_WELL_S = 600.0
+LIVED_WELL_S = 600.0
 """An actor that lived so long may be restarted as often as a new one: nodes of a cluster come and go."""
 _SLOW_START_S = 60.0
 """A process may take so long to start where there is room for it."""
@@ -161,7 +161,7 @@ class Fleet:
         """The actor of this task has ended. Raises RunFailedError when none is left that could go on."""
         rollout = next(rollout for rollout in self._rollouts if rollout.task == task)
         how = outcome(task)
-        if rollout.placed_s is not None and self.clock() - rollout.placed_s > _LIVED_WELL_S:
+        if rollout.placed_s is not None and self.clock() - rollout.placed_s > LIVED_WELL_S:
             rollout.starts = 0  # What ended it now has nothing to do with how it started.
         if rollout.leave_s is not None:
             self._rollouts.remove(rollout)

@@ -62,6 +62,7 @@ class HubPart:
         host: str | None,
         state: dict[str, object] | None,
         model: str,
+        evaluate_every: int | None,
     ) -> str:
         """Listen; returns the address that the other parts connect to. `host` None takes the node's own."""
         from buffer.service import Hub
@@ -82,6 +83,7 @@ class HubPart:
             state=state,
             run_dir=self._run_dir,
             model=model,
+            evaluate_every=evaluate_every,
             exporter=self._exporter,
         )
         return self._hub.address
@@ -156,4 +158,24 @@ class ActorPart:
 
     async def stop(self) -> None:
         """End: hand back the leases and close the engine."""
+        self._stop.set()
+
+
+@ray.remote(max_restarts=0)
+class EvaluatorPart:
+    """The process that evaluates weights while the run goes on."""
+
+    def __init__(self, name: str, run_dir: Path, telemetry: TelemetryConfig) -> None:
+        _begin_logging(name, run_dir, telemetry)
+        self._stop = asyncio.Event()
+
+    async def run(self, settings: Any) -> None:
+        """Evaluate until `stop`. `settings` is an `actors.settings.RolloutSettings`."""
+        from actors.evaluation.evaluator import run_evaluator
+
+        model_path = _model_here(settings.model_path, settings.model.path)
+        await run_evaluator(settings.model_copy(update={"model_path": model_path}), self._stop)
+
+    async def stop(self) -> None:
+        """End: close the engine."""
         self._stop.set()

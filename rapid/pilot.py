@@ -20,6 +20,7 @@ class Pilot:
 
     def __init__(self, supervisor: Supervisor, tell: Callable[[str], None]) -> None:
         config = supervisor.plan.config
+        self._supervisor = supervisor
         self._fleet, self._tell, self._mode = supervisor.fleet, tell, config.schedule.mode.value
         self._scaler = Scaler(config.actors, time.monotonic())
         self._limit = most_full(
@@ -34,7 +35,7 @@ class Pilot:
         self._advice = advise(records, rate_now(status["clients"]) if status else None, self._mode, self._limit)
         scaler, advice = self._scaler, self._advice
         fleet = self._fleet.status(scaler.wanted, scaler.scaling, advice.actors, advice.text)
-        return msgspec.structs.replace(fleet, is_ending=is_ending)
+        return msgspec.structs.replace(fleet, is_ending=is_ending, is_evaluator_gone=self._supervisor.is_evaluator_gone)
 
     def steer(self, status: dict[str, Any] | None) -> None:
         """Start or dismiss actors as the hub's newest order, the rates or the cluster's room say."""

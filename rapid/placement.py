@@ -2,6 +2,7 @@
 
     two cores, async                     core 0: engines of the actors     core 1: learner
     two cores, sync or alternate         both cores: engines, then learner; they never work at the same time
+    evaluator                            the actors' cores at a lower priority, or task.eval.threads of its own
 
 GPUs and the nodes of a cluster are Ray's to place; there this module only says how much a part asks for.
 """
@@ -9,7 +10,7 @@ GPUs and the nodes of a cluster are Ray's to place; there this module only says 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from protocol.config import ScheduleMode
@@ -22,6 +23,8 @@ class CorePlan:
 
     actors: list[list[int] | None]
     learner: list[list[int] | None]
+    evaluator: list[int] | None = None
+    """Cores of the evaluator's engine."""
 
     def actor(self, index: int) -> list[int] | None:
         """Cores of an actor, also of one that joined later."""
@@ -32,9 +35,20 @@ def plan_cores(config: RapidConfig, cores: list[int] | None = None) -> CorePlan:
     """Divide the cores that this process may use.
 
     In `async` mode the learner takes `learner.threads` cores a rank (half of all where it is None), from the
-    highest down, and the actors share what remains; the other modes give all cores to both.
+    highest down, and the actors share what remains; the other modes give all cores to both. Cores that
+    `task.eval.threads` sets aside are taken first, from the lowest up.
     """
     cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
+    section = config.task.eval
+    if section is not None and section.every is not None and section.threads is not None:
+        # Somebody has to train: at least one core is left.
+        own = cores[: min(section.threads, len(cores) - 1)] or cores
+        return replace(_plan_training(config, cores[len(own) :] or cores), evaluator=own)
+    plan = _plan_training(config, cores)
+    return replace(plan, evaluator=sorted({core for share in plan.actors for core in share or ()}))
+
+
+def _plan_training(config: RapidConfig, cores: list[int]) -> CorePlan:
     num_actors, ranks = config.actors.count, config.learner.ranks
     if config.schedule.mode is not ScheduleMode.ASYNC or len(cores) == 1:
         return CorePlan([list(cores)] * num_actors, _deal(cores, ranks))

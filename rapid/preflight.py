@@ -18,6 +18,7 @@ from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, model_here, prepare_model
 from tasks import Task, TaskConfig, TaskError, build_task, validate
+from tasks.build import Split
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
@@ -136,6 +137,8 @@ def check_start(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str
 def _fit(config: RapidConfig, name: str, run_dir: Path, task: Task, model_dir: Path, *, resume: bool) -> Plan:
     """Whether task, model and checkpoint fit each other. Raises UsageError."""
     check_prompts(config, task, model_dir)
+    if config.task.eval is not None and config.task.eval.every is not None:
+        check_prompts(config, load_task(config, "eval"), model_dir)
     point = find_resume_point(config, run_dir, model_dir, len(task)) if resume else None
     return Plan(config, name, run_dir, model_dir, len(task), point)
 
@@ -157,10 +160,10 @@ def _with_absolute_paths(config: RapidConfig) -> RapidConfig:
     return config.model_copy(update={"task": task})
 
 
-def load_task(config: RapidConfig) -> Task:
-    """The task, built. Raises UsageError."""
+def load_task(config: RapidConfig, split: Split = "train") -> Task:
+    """The task, built: its training or its evaluation prompts. Raises UsageError."""
     try:
-        return build_task(config.task)
+        return build_task(config.task, split)
     except TaskError as error:
         raise UsageError(str(error)) from None
 

@@ -22,9 +22,14 @@ def load_recipe(path: Path, overrides: list[str]) -> RapidConfig:
         ConfigError: the configuration cannot work; lists every problem found.
     """
     values = _read_toml(path)
+    apply_overrides(values, overrides)
+    return check_config(values, str(path))
+
+
+def apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+    """Write `section.key=value` overrides into plain values. Raises UsageError for a malformed one."""
     for override in overrides:
         _apply(values, override)
-    return check_config(values, str(path))
 
 
 def check_config(values: dict[str, Any], source: str) -> RapidConfig:

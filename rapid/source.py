@@ -15,6 +15,7 @@ from rapid.inspection import ledger_status
 from rapid.locate import FoundRun, connect
 from telemetry.config import TelemetryConfig
 from telemetry.errors import RunDirectoryError
+from telemetry.evaluations import read_evaluations
 from telemetry.record import elapsed_s
 from telemetry.run_dir import RunDirectory
 from telemetry.view_state import Happening, RunInfo, ViewState, hub_happenings, starting_phase
@@ -112,11 +113,14 @@ class RunSource:
         )
 
     def _last_state(self, folder: RunDirectory) -> ViewState:
-        records = folder.read_metrics()
+        records, status = folder.read_metrics(), ledger_status(folder)
+        if status is not None:
+            # The last comes when there is no record any more to tell it.
+            status["evaluations"] = read_evaluations(folder.path)
         return ViewState(
             info=self._info(None),
             records=records,
-            status=ledger_status(folder),
+            status=status,
             happenings=self._happenings,
             phase="no optimizer step was done; logs/ says why",
             run_s=elapsed_s(records)[-1] if records else 0.0,

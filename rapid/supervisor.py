@@ -3,6 +3,7 @@
 hub       must live: without it the run fails
 learner   must live: the run ends when it has done its last step, and fails when it dies
 actors    may die at any time and may be more or fewer at any time, see rapid.fleet
+evaluator may die at any time; the run goes on without it, see rapid.evaluator
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from learner.settings import PROCESS_ENVIRONMENT, LearnerSettings
 from rapid.cluster import reserve
 from rapid.errors import RunFailedError, StartInterruptedError
+from rapid.evaluator import EvaluatorKeeper
 from rapid.failures import cause, outcome
 from rapid.fleet import Fleet
 from rapid.parts import HubPart, LearnerPart
@@ -48,6 +50,7 @@ class Supervisor:
     """Whether the user has asked for the end; looked at while parts wait for a place, and while they start."""
     hub_address: str = ""
     _fleet: Fleet | None = None
+    _evaluator: EvaluatorKeeper | None = None
     _learner_tasks: list[Any] = field(default_factory=list)
 
     def start(self) -> None:
@@ -65,12 +68,27 @@ class Supervisor:
         self._start_learner()
         self._fleet = Fleet(self.plan, self._cores, self._actor_options(), self.hub_address, self.tell)
         self._fleet.resize(config.actors.count)
+        if self._evaluates:
+            self._evaluator = EvaluatorKeeper(
+                self.plan, self._cores, self._evaluator_options(), self.hub_address, self.tell
+            )
+            self._evaluator.start()
 
     @property
     def fleet(self) -> Fleet:
         """The actors, once `start` has returned."""
         assert self._fleet is not None, "not started"
         return self._fleet
+
+    @property
+    def _evaluates(self) -> bool:
+        section = self.plan.config.task.eval
+        return section is not None and section.every is not None
+
+    @property
+    def is_evaluator_gone(self) -> bool:
+        """Whether no evaluation will come any more, though the run should have some."""
+        return self._evaluator is not None and self._evaluator.is_gone
 
     def _bundles(self) -> tuple[list[str], list[dict[str, float]]]:
         """The parts that must all be there, and what each asks of Ray."""
@@ -89,9 +107,19 @@ class Supervisor:
             "resources": self._dedicated(config.resource),
         }
 
+    def _evaluator_options(self) -> dict[str, Any]:
+        config = self.plan.config
+        assert config.task.eval is not None
+        return {
+            "num_cpus": float(config.task.eval.threads or 1) if self.on_cluster else _LOCAL_CPUS,
+            "num_gpus": self._gpu(config.task.eval.gpus).get("GPU", 0),
+            "resources": self._dedicated(config.actors.resource),
+        }
+
     def _gpu(self, asked: float | None) -> dict[str, float]:
         config = self.plan.config
-        parts, there = config.learner.ranks + config.actors.count, int(ray.cluster_resources().get("GPU", 0))
+        parts = config.learner.ranks + config.actors.count + self._evaluates
+        there = int(ray.cluster_resources().get("GPU", 0))
         share = gpu_share(parts, there) if asked is None else asked
         return {"GPU": share} if share else {}
 
@@ -123,6 +151,7 @@ class Supervisor:
             host=self._host(),
             state=resume.ledger if resume else None,
             model=Path(config.model.path).name,
+            evaluate_every=config.task.eval.every if config.task.eval is not None else None,
         )
         self.hub_address = self._wait_for(start, "the hub")
         self._hub_task = self._hub.run.remote()
@@ -186,6 +215,7 @@ class Supervisor:
             # One GPU process an actor.
             weight_receivers=config.actors.count,
             cores=self._cores.learner[rank],
+            eval_wait_s=config.task.eval.end_wait_s if config.task.eval is not None and self._evaluates else None,
             **values,
         )
 
@@ -195,14 +225,18 @@ class Supervisor:
         Raises:
             RunFailedError: the hub or the learner died, every actor is beyond its restarts, or too few find a place.
         """
-        watched = [self._hub_task, *self._learner_tasks, *self.fleet.tasks()]
+        evaluator = self._evaluator.tasks() if self._evaluator is not None else []
+        watched = [self._hub_task, *self._learner_tasks, *self.fleet.tasks(), *evaluator]
         ended, _ = ray.wait(watched, num_returns=1, timeout=timeout_s)
         for reference in ended:
             if reference is self._hub_task:
                 raise RunFailedError(f"the hub ended: {outcome(reference)}")
             if reference in self._learner_tasks:
                 return self._finish_learner()
-            self.fleet.ended(reference)
+            if self._evaluator is not None and reference in evaluator:
+                self._evaluator.ended()
+            else:
+                self.fleet.ended(reference)
         self.fleet.watch()
         return False
 
@@ -232,6 +266,8 @@ class Supervisor:
             return
         try:
             ray.get(self._hub.drain.remote("the run ends"), timeout=_END_TIMEOUT_S)
+            if self._evaluator is not None:
+                self._evaluator.stop(_END_TIMEOUT_S)
             if self._fleet is not None:
                 self._fleet.stop(_END_TIMEOUT_S)
             ray.get(self._hub.stop.remote(), timeout=_END_TIMEOUT_S)

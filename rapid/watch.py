@@ -88,6 +88,7 @@ class Watch:
             if not is_stopping:
                 self._pilot.steer(self._feed.status)
         self._look(is_ending=True)
+        self._trackers.offer_last((self._feed.status or {}).get("evaluations", []), self.records)
 
     def _look(self, *, is_ending: bool) -> None:
         fleet = self._pilot.account(self.records, self._feed.status, is_ending=is_ending)

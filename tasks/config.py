@@ -53,6 +53,44 @@ class EvalConfig(Section):
     """Records: split of those of the evaluation, such as "test". None takes task.split."""
     subset: str | None = None
     """huggingface: configuration of the data set at eval.path. None takes task.subset, or none with an eval.path."""
+    k: tuple[int, ...] = Field((1, 8), min_length=1)
+    """Values of k for pass@k."""
+    samples: int | None = Field(None, ge=1)
+    """Completions drawn for each prompt, at least the largest k. None draws as many as that."""
+    temperature: float | None = Field(None, gt=0)
+    """Temperature of these draws. None takes actors.temperature."""
+    greedy: bool = True
+    """Whether each prompt is also answered once at temperature 0."""
+    every: int | None = Field(None, ge=1)
+    """Optimizer steps between two evaluations while the run goes on, by an engine of their own. None has none."""
+    threads: int | None = Field(None, ge=1)
+    """CPU cores set aside for these evaluations on one machine, and the CPUs that they ask of a Ray cluster. None
+    shares the actors' cores, at a lower priority than theirs, and asks for one."""
+    gpus: float | None = Field(None, ge=0)
+    """GPUs that they ask for; None as of `actors.gpus`."""
+    end_wait_s: float = Field(300.0, ge=0)
+    """Seconds for which the end of a run waits for the evaluation of its last weights."""
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """Values of k, rising."""
+        return tuple(sorted(set(self.k)))
+
+    @property
+    def num_samples(self) -> int:
+        """Completions drawn for each prompt."""
+        return self.ks[-1] if self.samples is None else self.samples
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> EvalConfig:
+        if self.ks[0] < 1:
+            raise ValueError(f"k is {list(self.k)}; expected whole numbers from 1, such as [1, 8]")
+        if self.num_samples < self.ks[-1]:
+            raise ValueError(
+                f"samples is {self.samples} with k = {list(self.k)}: pass@{self.ks[-1]} needs at least {self.ks[-1]} "
+                "completions of each prompt; raise samples, or lower k"
+            )
+        return self
 
 
 class TaskConfig(Section):

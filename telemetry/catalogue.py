@@ -6,6 +6,7 @@ name as a string stands nowhere else.
 
 from __future__ import annotations
 
+from telemetry.evaluations import KEYS as EVALUATION_KEYS
 from telemetry.metric import PARTS, Kind, Metric, Reduction
 from telemetry.record import DIAGNOSTICS, KEYS
 
@@ -209,6 +210,19 @@ LEARNER_KL_REFERENCE = _gauge(
 )
 LEARNER_ENTROPY = _gauge("learner", "entropy", "nats", "Mean entropy of the policy at a token.")
 
+# --- evaluator --------------------------------------------------------------------------------------
+
+EVAL_VERSION = _gauge("eval", "version", "steps", "Optimizer step of the weights evaluated last.")
+EVAL_PASS = _gauge("eval", "pass", "fraction", "pass@k of the held-out prompts.", labels=("k",))
+EVAL_PASS_LOW = _gauge("eval", "pass_low", "fraction", "Lower end of the 95 % interval of pass@k.", labels=("k",))
+EVAL_PASS_HIGH = _gauge("eval", "pass_high", "fraction", "Upper end of the 95 % interval of pass@k.", labels=("k",))
+EVAL_GREEDY = _gauge("eval", "greedy", "fraction", "Held-out prompts whose likeliest completion is right.")
+EVAL_REWARD = _gauge("eval", "reward_mean", "", "Mean reward of the held-out prompts.")
+EVAL_TRUNCATED = _gauge("eval", "truncated", "fraction", "Completions drawn that met the token limit.")
+EVAL_DURATION = _histogram("eval", "duration", "seconds", "Time to evaluate one version.", _LONG_S)
+EVAL_UNJUDGED = _counter("eval", "unjudged", "completions", "Completions that could not be judged, and were left out.")
+EVAL_LEFT_OUT = _counter("eval", "left_out", "versions", "Versions due whose evaluation was left out.")
+
 # --- launcher ---------------------------------------------------------------------------------------
 
 LAUNCHER_WANTED = _gauge("launcher", "wanted", "actors", "Actors that the run was asked to have.")
@@ -267,7 +281,11 @@ def render_reference() -> str:
         f"| `{DIAGNOSTICS}` | map, optional | Whatever else, such as {others} where they are measured; `by_lag` holds, "
         f"for each lag, {lag_keys}. |\n"
     )
-    return "\n".join(parts)
+    parts.append(
+        "## eval.jsonl\n\nOne JSON object for each version that was evaluated.\n\n| key | meaning |\n|---|---|"
+    )
+    parts.extend(f"| `{name}` | {meaning} |" for name, meaning in EVALUATION_KEYS.items())
+    return "\n".join(parts) + "\n"
 
 
 def _row(metric: Metric) -> str:

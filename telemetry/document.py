@@ -41,6 +41,7 @@ def document(state: ViewState) -> dict[str, Any]:
         },
         "tokens_per_s": {"actors": state.generated_tokens_per_s(), "learner": last.get("trained_tokens_per_s")},
         "learner_time": state.time_shares(),
+        "evaluation": dict(state.evaluations[-1]) if state.evaluations else None,
         "ledger": _ledger(state),
         "actors": {
             "there": len(state.actors),

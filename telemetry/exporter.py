@@ -163,7 +163,7 @@ def ports_of(base: int, part: str, index: int) -> range:
         return range(1)
     if part == "actor":
         return range(base + _ACTOR_PORT, base + _ACTOR_PORT + _ACTOR_PORTS)
-    port = base + {"hub": 0, "learner": 1, "launcher": 2}[part] + index
+    port = base + {"hub": 0, "learner": 1, "launcher": 2, "eval": 3}[part] + index
     return range(port, port + 1)
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from telemetry.errors import ExporterError
 
-PARTS = ("hub", "actor", "learner", "launcher")
+PARTS = ("hub", "actor", "learner", "eval", "launcher")
 UNITS = (
     "actors",
     "bytes",
@@ -25,6 +25,7 @@ UNITS = (
     "steps",
     "tokens",
     "tokens_per_second",
+    "versions",
 )
 
 

@@ -13,6 +13,9 @@ SILENT_S = 15.0
 """A process unheard for longer is shown as silent."""
 SORTS = ("name", "tokens/s", "lag", "waiting")
 """What the actors can be sorted by."""
+_ROLES = ("learner", "evaluator", "actor")
+"""Of clients, in the order in which they are shown."""
+_WORK = {"learner": "trains", "evaluator": "evaluates", "actor": "generates"}
 _WORDS = {
     "start": "starts",
     "the engine to start": "starts its engine",
@@ -27,7 +30,7 @@ class Part:
 
     name: str
     role: str
-    """"hub", "learner" or "actor"."""
+    """"hub", "learner", "evaluator" or "actor"."""
     activity: str
     since_s: float | None = None
     """Seconds since it does so."""
@@ -49,9 +52,9 @@ def clean(text: str) -> str:
 
 
 def client_parts(status: Mapping[str, Any]) -> list[Part]:
-    """Learner first, then actors by name; observers are left out."""
-    parts = [_client_part(client, status) for client in status["clients"] if client["role"] in ("learner", "actor")]
-    return sorted(parts, key=lambda part: (part.role != "learner", *_by_name(part)))
+    """Learner first, then the evaluator, then actors by name; observers are left out."""
+    parts = [_client_part(client, status) for client in status["clients"] if client["role"] in _ROLES]
+    return sorted(parts, key=lambda part: (_ROLES.index(part.role), *_by_name(part)))
 
 
 def hub_part(status: Mapping[str, Any], silent_s: float) -> Part:
@@ -131,23 +134,24 @@ def _client_part(client: Mapping[str, Any], status: Mapping[str, Any]) -> Part:
     return Part(
         name=clean(client["name"]),
         role=client["role"],
-        activity="silent" if is_silent else _activity(waiting_for, is_learner=is_learner),
+        activity="silent" if is_silent else _activity(waiting_for, client["role"]),
         since_s=client["seen_s"] if is_silent else client.get("since_s"),
-        is_waiting=bool(waiting_for),
+        # Nobody waits for the evaluator, so that it explains no stall.
+        is_waiting=bool(waiting_for) and client["role"] != "evaluator",
         is_silent=is_silent,
         version=_label(version),
         behind=None if version is None or is_learner else _steps_behind(version, status),
-        num_leases=None if is_learner else client["num_leases"],
+        num_leases=client["num_leases"] if client["role"] == "actor" else None,
         tokens_per_s=finite(client["metrics"].get(ACTOR_TOKEN_RATE.name)),
         busy=finite(client["metrics"].get(ACTOR_BUSY.name)),
         host=clean(client.get("host", "")),
     )
 
 
-def _activity(waiting_for: str, *, is_learner: bool) -> str:
+def _activity(waiting_for: str, role: str) -> str:
     if not waiting_for:
-        return "trains" if is_learner else "generates"
-    if is_learner and waiting_for.startswith("a batch"):
+        return _WORK[role]
+    if role == "learner" and waiting_for.startswith("a batch"):
         return "waits for a batch"  # of which version is said beside it
     if waiting_for.startswith("checkpoint"):
         return f"writes {waiting_for}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from telemetry.curve import nice_limits, smooth
+from telemetry.evaluations import Evaluation, read_evaluations
 from telemetry.record import Record, elapsed_s
 from telemetry.report.by_lag import lag_rows
 from telemetry.run_dir import RunDirectory
@@ -57,14 +58,17 @@ def write_plots(run_dir: RunDirectory, *, max_staleness: int) -> list[Path]:
     records = run_dir.read_metrics()
     if not records:
         return []
+    evaluations = read_evaluations(run_dir.path)
     drawings: dict[str, Callable[[Any, list[Record]], None]] = {
-        "reward": _draw_reward,
+        "reward": partial(_draw_reward, evaluations=evaluations),
         "lag": partial(_draw_lag, bound=max_staleness),
         "throughput": _draw_throughput,
         "ratio_ess": _draw_off_policy,
     }
     if lag_rows(records):
         drawings["by_lag"] = _draw_by_lag
+    if evaluations:
+        drawings["evaluation"] = partial(_draw_evaluations, evaluations=evaluations)
     run_dir.plots.mkdir(exist_ok=True)
     return [_draw(run_dir, name, draw, records) for name, draw in drawings.items()]
 
@@ -89,15 +93,15 @@ def _draw(run_dir: RunDirectory, name: str, draw: Callable[[Any, list[Record]], 
     return path
 
 
-def _draw_reward(figure: Any, records: list[Record]) -> None:
+def _draw_reward(figure: Any, records: list[Record], *, evaluations: Sequence[Evaluation]) -> None:
     axes = figure.subplots()
     steps, rewards = _series(records, "reward_mean")
     means = smooth(rewards, WINDOW)
     axes.plot(steps, _gaps(rewards), color=BLUE, alpha=0.3, linewidth=1.2, marker=".", markersize=4, label="each step")
     axes.plot(steps, _gaps(means), color=BLUE, linewidth=2.4, label=f"mean of {WINDOW} steps")
-    evals = [(record["step"], value) for record in records for value in _main_eval(record)]
-    if evals:
-        axes.plot(*zip(*evals, strict=True), "D", color=ORANGE, markersize=6, label="evaluation")
+    evaluated = [(one["step"], one["mean_reward"]) for one in evaluations if one["mean_reward"] is not None]
+    if evaluated:
+        axes.plot(*zip(*evaluated, strict=True), "D", color=ORANGE, markersize=6, label="held-out prompts")
     if means[-1] is not None:
         axes.annotate(
             format_number(means[-1]),
@@ -114,6 +118,28 @@ def _draw_reward(figure: Any, records: list[Record]) -> None:
     axes.set_ylim(low, high + 0.12 * (high - low))
     axes.legend(loc="upper left", ncols=3)
     _finish(axes, records)
+
+
+def _draw_evaluations(figure: Any, records: list[Record], *, evaluations: Sequence[Evaluation]) -> None:
+    axes = figure.subplots()
+    for k, colour in zip(_ks_shown(evaluations), (BLUE, GREEN, ORANGE, RED), strict=False):
+        found = [(one["step"], one["pass_at"][k]) for one in evaluations if k in one["pass_at"]]
+        steps, estimates = [step for step, _ in found], [estimate for _, estimate in found]
+        low, high = [one["low"] for one in estimates], [one["high"] for one in estimates]
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        means = [one["mean"] for one in estimates]
+        axes.plot(steps, means, color=colour, linewidth=2.2, marker="o", markersize=4, label=f"pass@{k}")
+    axes.set_title("Held-out prompts, with 95 % intervals")
+    axes.set_ylabel("share solved")
+    axes.set_ylim(0, 1.12)
+    axes.legend(loc="upper left", ncols=4)
+    _finish(axes, records)
+    axes.set_xlim(left=min(evaluations[0]["step"], records[0]["step"]) - 0.5)
+
+
+def _ks_shown(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Values of k of the newest evaluation, rising; at most four are told apart."""
+    return sorted(evaluations[-1]["pass_at"], key=int)[:4]
 
 
 def _draw_lag(figure: Any, records: list[Record], *, bound: int) -> None:
@@ -270,8 +296,3 @@ def _series(records: list[Record], key: str) -> tuple[list[int], list[float | No
 def _gaps(values: Series) -> list[float]:
     """NaN for None, which matplotlib leaves out of a line."""
     return [float("nan") if value is None else value for value in values]
-
-
-def _main_eval(record: Record) -> list[float]:
-    numbers = [value for value in (record["eval"] or {}).values() if isinstance(value, float | int)]
-    return numbers[:1]

@@ -61,7 +61,12 @@ KEYS: tuple[Key, ...] = (
     Key("generated_tokens_per_s", float, "Tokens per second of all actors together since the step before."),
     Key("trained_tokens_per_s", float, "Completion tokens trained per second since the step before."),
     Key("actors", int, "Actors connected."),
-    Key("eval", dict, "Evaluation results by name; null on a step without one.", nullable=True),
+    Key(
+        "eval",
+        dict,
+        "An evaluation that came in since the step before, as in eval.jsonl; its own `step` says of which weights.",
+        nullable=True,
+    ),
 )
 DIAGNOSTICS = "diagnostics"
 """The one key beyond the contract: a map of whatever else is worth keeping, by name."""

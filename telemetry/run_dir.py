@@ -3,10 +3,12 @@
 runs/NAME/  config.json        the resolved configuration
             environment.json   versions, machine and parts of the newest start (rapid.environment)
             metrics.jsonl      one record an optimizer step, appended by the learner alone
+            eval.jsonl         what the held-out prompts came to, by version (telemetry.evaluations)
             samples.jsonl      groups of every n-th step with their tokens, by the learner (telemetry.samples)
             timeline/PART.jsonl   what each process did when (telemetry.timeline)
             ledger/            the buffer's durable store
             checkpoints/step-000040/
+            snapshots/step-000040/   weights alone, to be evaluated (learner.snapshots)
             logs/PART.log      one file a process
             hub.json           where the hub listens, while the run goes on
             exporters/PROCESS.json   where each process serves its metrics, see telemetry.targets

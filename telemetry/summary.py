@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from telemetry.evaluations import Evaluation, read_evaluations
 from telemetry.record import Record, elapsed_s
 from telemetry.run_dir import RunDirectory
 
@@ -133,6 +134,7 @@ def end_summary(
         total_steps: steps that the run was to do; with fewer done, going on is proposed.
     """
     lines = [f"Run       {_relative(run_dir.path)}", *_result_lines(compute_figures(records), max_staleness)]
+    lines += _evaluation_lines(read_evaluations(run_dir.path))
     if status is not None:
         lines.append(f"Ledger    {ledger_line(status)}")
     return "\n".join([*lines, "", "Next", *_next_lines(run_dir, records, recipe, total_steps)])
@@ -153,6 +155,19 @@ def _result_lines(figures: Figures, max_staleness: int) -> list[str]:
         f"Lag       {figures.lag_max} at most, {verdict} the bound of {max_staleness}",
         f"Tokens/s  {rates}",
     ]
+
+
+def _evaluation_lines(evaluations: Sequence[Evaluation]) -> list[str]:
+    if not evaluations:
+        return []
+    first, last = evaluations[0], evaluations[-1]
+    scores = " · ".join(
+        f"pass@{k} {format_number(found['mean'])} ({format_number(found['low'])} to {format_number(found['high'])})"
+        for k, found in last["pass_at"].items()
+    )
+    reward = f"reward {format_number(last['mean_reward'])}"
+    since = f", {format_number(first['mean_reward'])} at step {first['step']:,}" if first is not last else ""
+    return [f"Held out  {' · '.join(filter(None, (scores, reward)))} at step {last['step']:,}{since}"]
 
 
 def _next_lines(run_dir: RunDirectory, records: Sequence[Record], recipe: str, total: int | None) -> list[str]:

@@ -106,6 +106,13 @@ class Trackers:
                 self._queue.put(record)
         self._tell_failures()
 
+    def offer_last(self, evaluations: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> None:
+        """At the end of the run: hand over the evaluations that came too late for a record, at its last step."""
+        told = {(one["incarnation"], one["step"]) for record in records if (one := record["eval"])}
+        for evaluation in evaluations:
+            if records and _stamp(evaluation) not in told:
+                self._queue.put({**dict(zip(("incarnation", "step"), self._newest, strict=True)), "eval": evaluation})
+
     def close(self) -> None:
         """Wait until everything is handed over, but not for ever. Idempotent."""
         if self._thread is None:
@@ -142,5 +149,5 @@ class Trackers:
             return None
 
 
-def _stamp(record: Record) -> tuple[int, int]:
+def _stamp(record: Mapping[str, Any]) -> tuple[int, int]:
     return record["incarnation"], record["step"]

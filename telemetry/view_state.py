@@ -10,6 +10,7 @@ from typing import Any
 
 from telemetry.catalogue import ACTOR_TOKEN_RATE
 from telemetry.curve import Values, smooth
+from telemetry.evaluations import current_evaluations
 from telemetry.metric import reduce_values
 from telemetry.parts import Part, client_parts, describe_waits, hub_part
 from telemetry.record import DIAGNOSTICS, Record
@@ -154,7 +155,7 @@ class ViewState:
 
     @cached_property
     def parts(self) -> list[Part]:
-        """Hub, learner, then actors by name; none before the hub has answered, and of a run that is over."""
+        """Hub, learner, evaluator, then actors by name; none before the hub has answered, and of a run that is over."""
         if self.status is None or self.is_over:
             return []
         last = self.records[-1] if self.records else {}
@@ -173,6 +174,13 @@ class ViewState:
     def fleet(self) -> Mapping[str, Any]:
         """The launcher's account of its actors (`protocol.status.FleetStatus`); empty where it has given none."""
         return (self.status.get("fleet") or {}) if self.status is not None else {}
+
+    @cached_property
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """Those known, by step: of the records, and of the hub what no record has told yet."""
+        told = [record["eval"] for record in self.records if record["eval"]]
+        newest = list((self.status or {}).get("evaluations", ()))
+        return [dict(one) for one in current_evaluations([*told, *newest])]
 
     @property
     def advice(self) -> str:

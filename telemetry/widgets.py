@@ -131,6 +131,7 @@ def figure_lines(state: ViewState, width: int) -> list[Text]:
             drift=format_number(last["logprob_diff_mean"], 3),
         ),
         *_time_lines(state, width),
+        *_evaluation_lines(state, width),
     ]
 
 
@@ -162,6 +163,23 @@ def _time_lines(state: ViewState, width: int) -> list[Text]:
     for what, style in styles.items():
         text.append_text(Text.assemble("  ", ("■ ", style), f"{words[what]} ", (percent(shares[what]), "bold")))
     return [text]
+
+
+def _evaluation_lines(state: ViewState, width: int) -> list[Text]:
+    """What the held-out prompts came to last, and of which step; nothing without an evaluation."""
+    if not state.evaluations:
+        return []
+    first, last = state.evaluations[0], state.evaluations[-1]
+    pieces = []
+    for k, found in last["pass_at"].items():
+        interval = f" {format_number(found['low'])}–{format_number(found['high'])}"
+        pieces.append(Text.assemble((f"pass@{k} ", "dim"), (format_number(found["mean"]), "bold green"), interval))
+    pieces.append(Text.assemble(("reward ", "dim"), format_number(last["mean_reward"])))
+    since = f", {format_number(first['mean_reward'])} of {first['step']:,}" if first is not last else ""
+    pieces.append(Text(f"of step {last['step']:,}{since}", style="dim"))
+    lines = flow(pieces, width)
+    lines[0] = Text.assemble(label("evaluated"), lines[0][LABEL:])
+    return lines
 
 
 def ledger_lines(state: ViewState, width: int) -> list[Text]:

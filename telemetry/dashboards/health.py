@@ -19,6 +19,7 @@ def health() -> Dashboard:
         {
             "Now": _now(),
             "Learning": _learning(),
+            "Held-out prompts": _evaluations(),
             "Who waits": _waits(),
             "Actors and disk": _resources(),
         },
@@ -90,6 +91,45 @@ def _learning() -> list[Panel]:
             "Lag of the trained tokens, in optimizer steps, under the bound schedule.max_staleness, which no trained "
             "token ever exceeds.",
             lag,
+        ),
+    ]
+
+
+def _evaluations() -> list[Panel]:
+    return [
+        curves(
+            "pass@k",
+            "Held-out prompts of which one of k completions is right, with the 95 % interval. Only for runs with "
+            "task.eval.every.",
+            [
+                Query(RUN.last(c.EVAL_PASS), "pass@{{k}}"),
+                Query(RUN.last(c.EVAL_PASS_LOW), "pass@{{k}}, low"),
+                Query(RUN.last(c.EVAL_PASS_HIGH), "pass@{{k}}, high"),
+            ],
+            unit="percentunit",
+            high=1,
+        ),
+        curves(
+            "Held-out reward",
+            "Mean reward of the completions drawn, the share of prompts whose likeliest completion is right, and the "
+            "share of completions cut off at the token limit.",
+            [
+                Query(RUN.last(c.EVAL_REWARD), "reward"),
+                Query(RUN.last(c.EVAL_GREEDY), "greedy"),
+                Query(RUN.last(c.EVAL_TRUNCATED), "cut off"),
+            ],
+        ),
+        curves(
+            "Steps evaluated",
+            "The weights evaluated last against those committed. Versions left out were due while the evaluator was "
+            "busy: give it cores of its own, or raise task.eval.every. What was not judged is in no figure.",
+            [
+                Query(RUN.last(c.EVAL_VERSION), "evaluated"),
+                Query(RUN.last(c.HUB_VERSION), "committed"),
+                Query(RUN.last(c.EVAL_LEFT_OUT), "versions left out"),
+                Query(RUN.last(c.EVAL_UNJUDGED), "completions not judged"),
+                Query(RUN.mean(c.EVAL_DURATION), "seconds each"),
+            ],
         ),
     ]
 

@@ -14,6 +14,7 @@ from telemetry.advisor import advise, most_full, rate_at_last
 from telemetry.report import tables
 from telemetry.report.by_lag import lag_heatmap, lag_rows
 from telemetry.report.charts import CHARTS
+from telemetry.report.evaluations import evaluation_data, evaluations
 from telemetry.report.html import Html, join, json_script, section, tag, text
 from telemetry.report.lanes import lanes
 from telemetry.report.run_data import RunData
@@ -24,7 +25,7 @@ from telemetry.run_dir import write_atomically
 Runs = Sequence[RunData]
 
 _TITLE = re.compile(r'<section id="(\w+)"><h2>(.*?)</h2>')
-_SCRIPTS = ("base.js", "curves.js", "staleness.js", "lanes.js", "completions.js", "main.js")
+_SCRIPTS = ("base.js", "curves.js", "evaluations.js", "staleness.js", "lanes.js", "completions.js", "main.js")
 # Nothing may be fetched, sent or framed, whatever a completion says.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
@@ -68,7 +69,7 @@ def _data(runs: Runs) -> dict[str, Any]:
                 "name": run.name,
                 "bound": run.bound,
                 "columns": columns(run.records),
-                "evaluations": tables.evaluation_points(run.records),
+                "evaluations": evaluation_data(run),
                 "heatmap": lag_heatmap(run.records, run.bound),
                 "byLag": lag_rows(run.records),
                 "lanes": lanes(run.timeline),
@@ -160,13 +161,13 @@ def _advice(runs: Runs) -> Html:
 SECTIONS: tuple[Callable[[Runs], Html], ...] = (
     _summary,
     _curves,
+    evaluations,
     _staleness,
     _timeline,
     _advice,
     _completions,
     tables.ledger,
     tables.costs,
-    tables.evaluations,
     tables.environment,
     tables.configuration,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from telemetry.evaluations import Evaluation, read_evaluations
 from telemetry.record import Record
 from telemetry.run_dir import RunDirectory
 from telemetry.samples import Sample, read_samples
@@ -28,6 +29,8 @@ class RunData:
     timeline: Mapping[str, Sequence[Span]] = field(default_factory=dict)
     """By process, in the order in which they are drawn."""
     samples: Sequence[Sample] = ()
+    evaluations: Sequence[Evaluation] = ()
+    """eval.jsonl, one a step."""
 
     @property
     def bound(self) -> int:
@@ -55,6 +58,7 @@ def load_run(run_dir: RunDirectory, status: Mapping[str, Any] | None = None) -> 
         environment=_read_environment(run_dir),
         timeline=_read_timelines(run_dir),
         samples=read_samples(run_dir.samples_path),
+        evaluations=read_evaluations(run_dir.path),
     )
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from telemetry.record import Record
 from telemetry.report.by_lag import lag_rows
 from telemetry.report.costs import REWARD_STEP, compute_costs
 from telemetry.report.html import Html, join, section, table, tag, text
@@ -137,7 +136,7 @@ def share_table(runs: Runs) -> Html:
     return _details("Share of the recorded time", table(["process", *used], rows))
 
 
-# --- ledger, costs, evaluations ---------------------------------------------------------------------
+# --- ledger, costs ----------------------------------------------------------------------------------
 
 
 def ledger(runs: Runs) -> Html:
@@ -196,28 +195,6 @@ def costs(runs: Runs) -> Html:
     shown = [[name, *cells] for name, cells in rows if not set(cells) <= {DASH, "0.000"}]
     note = "Working time, from the first actor that was ready, times the cores and GPUs that the parts were given."
     return section("costs", "Costs", table(["", *names], shown), note)
-
-
-def evaluations(runs: Runs) -> Html:
-    """Results of evaluations by step."""
-    parts = []
-    for run in runs:
-        done = [record for record in run.records if record["eval"]]
-        names = sorted({name for record in done for name in record["eval"]})
-        rows = [[str(record["step"]), *(_value(record["eval"].get(name)) for name in names)] for record in done]
-        if rows:
-            parts += [tag("h3", text(run.name))] if len(runs) > 1 else []
-            parts.append(table(["step", *names], rows))
-    return section("evaluations", "Evaluations", join(parts))
-
-
-def evaluation_points(records: Sequence[Record]) -> list[list[float]]:
-    """[step, first number of the evaluation] of each step that was evaluated, for the picture of the reward."""
-    points = []
-    for record in records:
-        numbers = [value for value in (record["eval"] or {}).values() if isinstance(value, int | float)]
-        points += [[record["step"], numbers[0]]] if numbers else []
-    return points
 
 
 # --- environment and configuration ------------------------------------------------------------------

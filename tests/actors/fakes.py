@@ -18,6 +18,7 @@ from protocol.messages import (
     Acknowledge,
     AnyMessage,
     Chunk,
+    Evaluated,
     Fetch,
     Goodbye,
     Heartbeat,
@@ -139,6 +140,7 @@ class FakeHub:
         self.groups: list[Group] = []
         self.returns: list[Return] = []
         self.goodbyes: list[str] = []
+        self.evaluated: list[Evaluated] = []
         self.refused: set[str] = set()
         self.manifest: WeightManifest | None = None
         self.changed = asyncio.Condition()
@@ -165,6 +167,8 @@ class FakeHub:
             self.returns.append(message)
         elif isinstance(message, Goodbye):
             self.goodbyes.append(message.name)
+        elif isinstance(message, Evaluated):
+            self.evaluated.append(message)
         async with self.changed:
             self.changed.notify_all()
         return answer

@@ -100,6 +100,7 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
         "schedule.steps=100000",
         "learner.checkpoint_every=5",
         "buffer.client_timeout_s=5",
+        "task.eval.every=2",
     )
     run.folder = prometheus.runs / RUN
     run.wait_for_step(12)
@@ -108,7 +109,7 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     run.wait_until(lambda: time.time() - first > 25, "time for some scrapes")
 
     processes = scraped(prometheus)
-    assert processes == dict.fromkeys(("hub", "launcher", "learner-0", "actor-0"), "up")
+    assert processes == dict.fromkeys(("hub", "launcher", "learner-0", "actor-0", "eval-0"), "up")
     assert series_names() - set(prometheus.get("label/__name__/values")) == set()
     assert faults(prometheus) == []
     assert rule_faults(prometheus) == []

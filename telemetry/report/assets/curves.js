@@ -145,10 +145,8 @@ function drawAxes(target, { width, height, edge, low, high, first, last, x, y })
 }
 
 function drawEvaluations(target, x, y) {
-  DATA.runs.forEach((run, index) => run.evaluations.forEach(([step, value]) => {
-    const at = run.columns.step.indexOf(step);
-    if (at < 0) return;
-    const left = x(run.columns[CURVES.axis][at]), top = y(value);
+  DATA.runs.forEach((run, index) => run.evaluations.rewards.forEach(([step, time, value]) => {
+    const left = x(CURVES.axis === "time" ? time : step), top = y(value);
     target.append(svg("path", {
       d: `M${left} ${top - 5}l5 5l-5 5l-5 -5z`, fill: DATA.runs.length > 1 ? HUES[index % HUES.length] : "var(--orange)",
     }));

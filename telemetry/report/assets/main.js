@@ -2,6 +2,7 @@
 // Builds every picture, and lets the reader choose light or dark.
 
 buildCurves();
+buildEvaluations();
 buildStaleness();
 buildLanes();
 buildBrowser();

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from rapid.passk import pass_at_k
+from actors.evaluation.passk import pass_at_k
 
 
 def test_half_of_two() -> None:
