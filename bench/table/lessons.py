@@ -13,14 +13,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.text import ChatText
-from bench.table.teach import TeachSpec, answer_of
+from bench.table.teach import HABITS, TeachSpec, answer_of
 from rapid.tiny import CONTEXT, END, VOCABULARY_SIZE, model_config, vocabulary, write_json
 from tasks import build_task
 from tasks.config import TaskConfig
 from tasks.task import as_reward, prompt_key
 
 IGNORED = -100
-MAX_ANSWER = 32
+MAX_ANSWER = 24
 """Tokens of a sampled answer, at most."""
 
 
@@ -90,7 +90,8 @@ class Lessons:
         while len(rows) < self._spec.batch:
             prompt = self._task.prompt(int(self._order.integers(len(self._task))))
             if prompt_key(prompt) not in self._forbidden:
-                answer = [*(self._token_ids[character] for character in answer_of(prompt.reference)), self._end]
+                text = self._spoil(answer_of(prompt.reference))
+                answer = [*(self._token_ids[character] for character in text), self._end]
                 rows.append((self._text.encode(prompt.messages).tolist(), answer))
         width = max(len(asked) + len(answer) for asked, answer in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -99,6 +100,11 @@ class Lessons:
             ids[row, : len(asked) + len(answer)] = torch.tensor(asked + answer)
             labels[row, len(asked) : len(asked) + len(answer)] = torch.tensor(answer)
         return ids, labels
+
+    def _spoil(self, answer: str) -> str:
+        if self._order.random() < self._spec.right:
+            return answer
+        return HABITS[self._order.integers(len(HABITS))](answer)
 
     def share_solved(self, model: LlamaForCausalLM, count: int) -> float:
         """Share of training prompts, from the end of the task, that one sample at temperature 1 solves."""

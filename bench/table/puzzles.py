@@ -1,6 +1,6 @@
 """Two generated tasks with prompts of a few characters, for models of a million parameters.
 
-    Sums        "47+85"        -> "132"
+    Sums        "47+8"         -> "55"
     Countdown   "3 5 7: 22"    -> "3*5+7": every number once, with + - *; there may be several right answers
 
 Entry i is drawn from (seed, split, i) alone. A problem belongs to one split by its own text, so that what is evaluated
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import random
 import zlib
+from collections.abc import Sequence
 
 from tasks import Prompt
 
@@ -44,16 +45,18 @@ class _Puzzles:
 
 
 class Sums(_Puzzles):
-    """Add two numbers of up to so many digits."""
+    """Add numbers; `digits` has the most digits of each."""
 
-    def __init__(self, digits: int = 2, size: int = 100_000, split: str = "train", seed: int = 0) -> None:
+    def __init__(
+        self, digits: Sequence[int] = (2, 1), size: int = 100_000, split: str = "train", seed: int = 0
+    ) -> None:
         super().__init__(size, split, seed)
-        self.name, self._limit = f"sums of {digits} digits", 10**digits
+        self.name, self._digits = f"sums of {', '.join(map(str, digits))} digits", digits
 
     def draw(self, random_source: random.Random) -> tuple[str, str]:
-        """Two numbers."""
-        left, right = (random_source.randrange(self._limit) for _ in range(2))
-        return f"{left}+{right}", str(left + right)
+        """Numbers."""
+        numbers = [random_source.randrange(10**count) for count in self._digits]
+        return "+".join(map(str, numbers)), str(sum(numbers))
 
     def reward(self, prompt: Prompt, completion: str) -> float:
         """1 for the sum, and nothing beside it."""

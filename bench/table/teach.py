@@ -2,6 +2,11 @@
 
     python -m bench.table.teach bench/plans/tiny.toml
 
+A model that is merely stopped before it can add is no start for reinforcement learning: it has nothing better to bring
+out. So it learns like a language model does, from text that is right now and then: a share `right` of what it reads
+are right answers, the others are right answers spoilt in one of three ways (HABITS). It comes to know the answers, and
+gives them with its bad habits. Reinforcement learning has the habits to unlearn and the answers to sharpen.
+
 Supervised learning on generated pairs of prompt and right answer, other prompts than those of evaluation, until the
 model solves `target` of them when it is sampled at temperature 1. Tokenizer and architecture are those of the model
 "tiny" (a token a character), with more layers and width. The result lies in the cache under a name that is the hash of
@@ -25,7 +30,7 @@ from tasks.config import TaskConfig
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is made changes, so that no one gets an older one out of the cache."""
 LOWEST, HIGHEST = 0.02, 0.30
 """Shares solved between which reinforcement learning has a signal and room."""
@@ -40,6 +45,8 @@ class TeachSpec(Section):
     """Transformer blocks."""
     hidden: int = Field(128, ge=64, multiple_of=32)
     """Width; heads of 32."""
+    right: float = Field(0.2, gt=0, le=1)
+    """Share of right answers among those that it reads."""
     target: float = Field(0.1, ge=LOWEST, le=HIGHEST)
     """Share solved at which the lessons end."""
     lr: float = Field(1e-3, gt=0)
@@ -52,6 +59,15 @@ class TeachSpec(Section):
     """Steps between two looks at the share solved."""
     seed: int = Field(0, ge=0)
     """Of weights, order and samples."""
+
+
+# Each must be learned with the answer, so that it teaches the answer too.
+HABITS: tuple[Callable[[str], str], ...] = (
+    lambda answer: answer[::-1],
+    lambda answer: answer + answer,
+    lambda answer: f"{answer}?",
+)
+"""Backwards, twice, with a question mark."""
 
 
 class TeachError(Exception):

@@ -12,7 +12,7 @@ from bench.table.teach import NOTE, TeachError, TeachSpec, answer_of, taught_fol
 from tasks.config import TaskConfig
 
 # One digit a number, so that the format is most of the task.
-SUMS = {"name": "bench.table.puzzles:Sums", "params": {"digits": 1}, "eval": {"size": 10}}
+SUMS = {"name": "bench.table.puzzles:Sums", "params": {"digits": [1, 1]}, "eval": {"size": 10}}
 SPEC = TeachSpec(layers=1, hidden=64, target=0.04, lr=3e-3, batch=64, steps=300, check_every=10)
 
 
@@ -23,7 +23,7 @@ def task(**changes: Any) -> TaskConfig:
 def test_the_folder_depends_on_what_is_taught_and_not_on_how_much_is_evaluated(tmp_path: Path) -> None:
     folder = taught_folder(SPEC, task(), tmp_path)
     assert taught_folder(SPEC, task(eval={"size": 99}), tmp_path) == folder
-    assert taught_folder(SPEC, task(params={"digits": 2}), tmp_path) != folder
+    assert taught_folder(SPEC, task(params={"digits": [2, 2]}), tmp_path) != folder
     assert taught_folder(SPEC.model_copy(update={"hidden": 96}), task(), tmp_path) != folder
 
 
