@@ -74,6 +74,9 @@ class ActorsConfig(Section):
     """Who says how many actors there are. "fixed": `count`, until `rapid scale` says otherwise. "cluster": as many as
     the cluster has room for. "advice": as many as balance the learner by the rates measured, on which Ray's
     autoscaler acts. The latter two need `max`, and `rapid scale actors N` ends them until `rapid scale actors auto`."""
+    settle_s: float = Field(90.0, ge=0)
+    """Seconds after a change in which "advice" changes nothing again: until engines have started and weights have
+    arrived, the rates measured say nothing of the new number. Longer for a model whose engine starts slowly."""
     leave_s: float = Field(30.0, ge=0)
     """Seconds that an actor which is to leave may take to finish its groups, before it hands them back."""
     cpus: float = Field(1.0, gt=0)

@@ -8,8 +8,6 @@ from protocol.status import ScaleOrder
 LOOKS = 3
 """So many advices in a row must agree before they are followed."""
 LOOK_EVERY_S = 10.0
-SETTLE_S = 90.0
-"""After a change rates say nothing until engines have started and weights have arrived."""
 
 
 class Scaler:
@@ -52,7 +50,7 @@ class Scaler:
         if self.scaling == "fixed" or now - self._looked_s < LOOK_EVERY_S:
             return None
         self._looked_s = now
-        if now - self._changed_s < SETTLE_S and self.scaling == "advice":
+        if now - self._changed_s < self._config.settle_s and self.scaling == "advice":
             return None
         proposed = advised if self.scaling == "advice" else self.wanted + room
         self._agreed = [*self._agreed, self._within(proposed)][-LOOKS:] if proposed is not None else []

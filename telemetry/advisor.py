@@ -27,7 +27,7 @@ SLACK = 0.1
 STEPS = 10
 """Steps over which the learner's need is taken."""
 _LEAST_BUSY = 0.05
-"""An engine that worked less of its time than this says nothing of its speed."""
+"""Engines that together worked less than this share of one engine's time say nothing of their speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +82,17 @@ def needed_tokens_per_s(records: Sequence[Record]) -> float | None:
 
 
 def rate_now(clients: Sequence[Mapping[str, Any]]) -> float | None:
-    """r as actors report it to the hub: the mean over those that were busy; None without any.
+    """r as actors report it to the hub: their tokens/s by the shares of time that their engines were busy.
+
+    Over all of them together, so that many actors that are hardly busy are seen to be too many. None where all of them
+    together come to less than `_LEAST_BUSY`.
 
     Args:
         clients: of the hub's Status, as plain data.
     """
-    found = []
-    for client in clients:
-        rate, busy = (client["metrics"].get(metric.name) for metric in (ACTOR_TOKEN_RATE, ACTOR_BUSY))
-        if client["role"] == "actor" and rate and busy and busy >= _LEAST_BUSY:
-            found.append(rate / busy)
-    return sum(found) / len(found) if found else None
+    metrics = [client["metrics"] for client in clients if client["role"] == "actor"]
+    rate, busy = (sum(each.get(metric.name) or 0.0 for each in metrics) for metric in (ACTOR_TOKEN_RATE, ACTOR_BUSY))
+    return rate / busy if rate and busy >= _LEAST_BUSY else None
 
 
 def rate_at_last(records: Sequence[Record], timeline: Mapping[str, Sequence[Span]]) -> float | None:

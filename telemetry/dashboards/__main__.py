@@ -1,10 +1,10 @@
-"""Writes the generated files of `deploy/grafana` and `deploy/prometheus`."""
+"""Writes the generated files of `deploy/grafana`, `deploy/prometheus` and `deploy/kubernetes`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from telemetry.dashboards.alerts import render_rules
+from telemetry.dashboards.alerts import render_prometheus_rule, render_rules
 from telemetry.dashboards.board import to_json
 from telemetry.dashboards.health import health
 from telemetry.dashboards.ledger import ledger
@@ -16,7 +16,9 @@ def generated_files() -> dict[Path, str]:
     """Text of each generated file, by its path under the repository's root."""
     boards = {"health": health(), "staleness": staleness(), "throughput": throughput(), "ledger": ledger()}
     files = {Path(f"deploy/grafana/dashboards/{name}.json"): to_json(board) for name, board in boards.items()}
-    return {**files, Path("deploy/prometheus/rules/rapid.yml"): render_rules()}
+    files[Path("deploy/prometheus/rules/rapid.yml")] = render_rules()
+    files[Path("deploy/kubernetes/base/rules.yaml")] = render_prometheus_rule()
+    return files
 
 
 if __name__ == "__main__":

@@ -136,18 +136,24 @@ def rapid(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    """Starts `rapid train` on the tiny recipe, with these --set overrides and further options."""
+    """Starts `rapid train` on the tiny recipe, with these --set overrides, options and environment."""
     runs: list[Run] = []
 
-    def begin(name: str, *overrides: str, recipe: str = TINY, options: tuple[str, ...] = ()) -> Run:
+    def begin(
+        name: str, *overrides: str, recipe: str = TINY, options: tuple[str, ...] = (), **environment: str
+    ) -> Run:
         mark, log = uuid.uuid4().hex, tmp_path / f"{name}-{len(runs)}.log"
         sets = [part for override in (f"run.directory={tmp_path}", *overrides) for part in ("--set", override)]
         command = [sys.executable, "-m", "rapid.cli", "train", recipe, "--run", name, *sets, *options]
-        environment = {**os.environ, "RAPID_TEST_MARK": mark}
-        environment.pop("RAY_ADDRESS", None)
+        inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=ROOT,
+                env={**inherited, **environment, "RAPID_TEST_MARK": mark},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         runs.append(Run(tmp_path / name, mark, log, process))
         return runs[-1]

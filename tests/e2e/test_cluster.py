@@ -3,97 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
-from tests.e2e.conftest import ROOT, TINY, rapid
+from tests.e2e.cluster import Cluster, free_port
+from tests.e2e.conftest import TINY, rapid
 
 pytestmark = pytest.mark.slow
-
-_BIN = Path(sys.executable).parent
-
-
-class Cluster:
-    """A head node with ports and a temporary folder of its own."""
-
-    def __init__(self) -> None:
-        # Short, since Ray puts sockets into it.
-        self.folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
-        # Ray takes loopback for another machine's, and dials the node's own address in its place.
-        host = ray.util.get_node_ip_address()
-        self.address, self.dashboard = f"{host}:{_free_port()}", f"127.0.0.1:{_free_port()}"
-        self.environment = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
-        self.token = uuid.uuid4().hex
-        self.environment |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
-        self.environment.pop("RAY_ADDRESS", None)
-        command = [_BIN / "ray", "start", "--head", "--block", "--port", self.address.split(":")[1]]
-        command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard.split(":")[1]]
-        command += ["--num-cpus", "4", "--temp-dir", self.folder, "--disable-usage-stats"]
-        self.log = Path(self.folder, "start.log")
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of Ray's that ends by itself."""
-        return subprocess.run(
-            [_BIN / "ray", *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    def parts(self) -> list[str]:
-        """Rapid's processes on it."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        lines = [" ".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return [line for line in lines if "Part" in line or "VLLM" in line]
-
-    def close(self) -> None:
-        """End all of it."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGTERM)
-        psutil.wait_procs([psutil.Process(self.process.pid), *children], 30)
-        for process in children:
-            if process.is_running():
-                process.kill()
-        self.process.wait(30)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    cluster = Cluster()
+    cluster = Cluster("--num-cpus", "4")
     try:
-        status = cluster.ray("health-check", "--address", cluster.address, "--wait-timeout", "60")
-        assert "Traceback" not in status.stderr, status.stderr + cluster.log.read_text()
+        cluster.wait()
         yield cluster
     finally:
         cluster.close()
@@ -172,7 +103,7 @@ def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_pat
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
-    address = f"{ray.util.get_node_ip_address()}:{_free_port()}"
+    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
     failed = rapid("train", TINY, "--run", "x", "--set", f"run.directory={tmp_path}", RAY_ADDRESS=address)
     assert failed.returncode == 2
     assert not (tmp_path / "x").exists()

@@ -16,7 +16,7 @@ from bench.prometheus_server import PrometheusServer
 from protocol.blocking import BlockingClient
 from protocol.status import Inspect, Status
 from telemetry.catalogue import ACTOR_KV_CACHE, METRICS
-from telemetry.dashboards.alerts import ALERTS
+from telemetry.dashboards.alerts import ALERTS, KUBERNETES_ALERTS, UNREACHABLE_POD
 from telemetry.metric import Kind
 from telemetry.run_dir import RunDirectory
 from tests.e2e.conftest import ROOT, Run
@@ -129,7 +129,7 @@ def rule_faults(prometheus: PrometheusServer) -> list[str]:
     found = [f"{alert.name}: not loaded" for alert in ALERTS if alert.name not in loaded]
     found += [f"{name}: {rule.get('lastError')}" for name, rule in loaded.items() if rule["health"] != "ok"]
     found += [f"{name}: fires {rule['alerts']}" for name, rule in loaded.items() if rule["state"] == "firing"]
-    for alert in ALERTS:
+    for alert in dict.fromkeys((*ALERTS, *KUBERNETES_ALERTS)):
         for expr in (alert.value, *metrics_of(alert.expr)):
             result = prometheus.get("query", query=expr)["result"]
             if not result or any(one["metric"].get("run") != RUN for one in result):
@@ -146,6 +146,10 @@ def check_values(prometheus: PrometheusServer) -> None:
         result = prometheus.get("query", query=fill(panel["targets"][place]["expr"]))["result"]
         return [float(one["value"][1]) for one in result]
 
+    # That of Kubernetes: of each part as many are reached as the hub, or the launcher, knows of.
+    reached = prometheus.get("query", query=UNREACHABLE_POD.value)["result"]
+    missing = {one["metric"]["part"]: float(one["value"][1]) for one in reached}
+    assert missing == {"hub": 0, "launcher": 0, "learner": 0, "actor": 0}
     assert newest("ledger", "Prompts unaccounted for") == [0]
     assert newest("health", "Since anything moved")[0] < 20
     assert newest("health", "Room to the bound")[0] >= 0

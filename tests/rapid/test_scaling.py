@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from actors.config import ActorsConfig
 from protocol.status import ScaleOrder
-from rapid.scaling import LOOK_EVERY_S, LOOKS, SETTLE_S, Scaler
+from rapid.scaling import LOOK_EVERY_S, LOOKS, Scaler
+
+SETTLE_S = ActorsConfig().settle_s
 
 
 def order(number: int, actors: int | None) -> ScaleOrder:
@@ -45,6 +47,12 @@ def test_advice_is_followed_when_it_is_steady_and_the_last_change_has_settled() 
     assert looks(scaler, SETTLE_S, 3, 2, 3, None, 3, 3, 3) == [1, 1, 1, 1, 1, 1, 3]
     assert looks(scaler, SETTLE_S + 7 * LOOK_EVERY_S, 9, 9, 9, 9) == [3, 3, 3, 3]
     assert looks(scaler, 3 * SETTLE_S, *[9] * LOOKS)[-1] == 4, "actors.max holds"
+
+
+def test_a_run_whose_engines_start_slowly_may_rest_longer() -> None:
+    scaler = Scaler(ActorsConfig(count=1, max=4, scaling="advice", settle_s=600), now=0.0)
+    assert looks(scaler, 600 - LOOKS * LOOK_EVERY_S, *[3] * LOOKS) == [1] * LOOKS
+    assert looks(scaler, 600, *[3] * LOOKS)[-1] == 3
 
 
 def test_looks_that_come_too_soon_do_not_count() -> None:

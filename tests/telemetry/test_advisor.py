@@ -48,6 +48,14 @@ def test_actors_held_back_count_for_what_they_could_give() -> None:
     assert advise(run, 200, "async", 99).actors == 1
 
 
+def test_actors_of_which_each_is_hardly_busy_are_too_many_all_the_same() -> None:
+    run = records(12, wait_s=0.0, train_s=5.0, tokens=1000)
+    # Twenty engines share the work of one: each shows 4 % of its time, all together 80 %.
+    rate = rate_now([actor(10, 0.04)] * 20)
+    assert rate == pytest.approx(250)
+    assert advise(run, rate, "async", 99).actors == 1
+
+
 def test_only_the_newest_life_counts() -> None:
     old = records(12, wait_s=0.0, train_s=1.0, tokens=9000)
     # The clock of a run's records begins anew with each life.

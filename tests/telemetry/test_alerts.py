@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from telemetry import catalogue as c
 from telemetry.dashboards import alerts
-from telemetry.dashboards.alerts import ALERTS, Alert
+from telemetry.dashboards.alerts import ALERTS, KUBERNETES_ALERTS, Alert
 from telemetry.metric import Metric
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules" / "rapid.yml"
+PROMETHEUS_RULE = ROOT / "deploy" / "kubernetes" / "base" / "rules.yaml"
 HUB = 'run="trial", part="hub", process="hub", job="rapid", instance="h:1"'
 LEARNER = 'run="trial", part="learner", process="learner-0", job="rapid", instance="l:1"'
 ACTOR = 'run="trial", part="actor", process="actor-1", job="rapid", instance="a:1"'
 LAUNCHER = 'run="trial", part="launcher", process="launcher", job="rapid", instance="m:1"'
+SECOND_ACTOR = ACTOR.replace("actor-1", "actor-2").replace("a:1", "b:1")
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is missing: Debian's package prometheus has it"
@@ -57,6 +60,18 @@ def _labels(text: str) -> dict[str, str]:
 
 def _starving(share: str) -> Series:
     return c.HUB_ACTIVITY, f'{HUB}, activity="{c.LEARNER_STARVES}"', share
+
+
+def _pods(hub: str, learner: str, launcher: str, *actors: str) -> list[Series]:
+    """Whether Prometheus reaches each of the pods."""
+    reached = {HUB: hub, LEARNER: learner, LAUNCHER: launcher, **dict(zip((ACTOR, SECOND_ACTOR), actors, strict=False))}
+    return [("up", labels, values) for labels, values in reached.items()]
+
+
+def _heard_of(learners: str, actors: str) -> list[Series]:
+    """Clients that the hub counts; the launcher is one that observes."""
+    counts = {"learner": learners, "actor": actors, "observer": "1x180"}
+    return [(c.HUB_CLIENTS, f'{HUB}, role="{role}"', values) for role, values in counts.items()]
 
 
 CASES = [
@@ -195,11 +210,58 @@ CASES = [
     ),
     Case(alerts.UNREACHABLE, "a missed scrape", [("up", ACTOR, "1 1 0 1x177")]),
     Case(alerts.UNREACHABLE, "a target that is no process of ours", [("up", 'job="ray", instance="x:1"', "0x180")]),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "an actor that the hub hears of does not answer",
+        [*_pods("1x60", "1x60", "1x60", "1x60", "1 1 0x58"), *_heard_of("1x60", "2x60")],
+        "6m",
+        "trial: Prometheus reaches 1 fewer processes of part actor than there are",
+        {"run": "trial", "part": "actor"},
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "the learner does not answer",
+        [*_pods("1x60", "1 1 0x58", "1x60", "1x60"), *_heard_of("1x60", "1x60")],
+        "6m",
+        "trial: Prometheus reaches 1 fewer processes of part learner than there are",
+        {"run": "trial", "part": "learner"},
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "the launcher does not answer, while the hub does",
+        [*_pods("1x60", "1x60", "1 1 0x58", "1x60"), *_heard_of("1x60", "1x60")],
+        "6m",
+        "trial: Prometheus reaches 1 fewer processes of part launcher than there are",
+        {"run": "trial", "part": "launcher"},
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "the hub does not answer, while the launcher does",
+        [*_pods("1 1 0x58", "1x60", "1x60", "1x60"), *_heard_of("1 1 stale", "1 1 stale")],
+        "6m",
+        "trial: Prometheus reaches 1 fewer processes of part hub than there are",
+        {"run": "trial", "part": "hub"},
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "an actor leaves, and its pod stays until the autoscaler takes it",
+        [*_pods("1x180", "1x180", "1x180", "1x180", "1x30 0x150"), *_heard_of("1x180", "2x30 1x150")],
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "an actor is killed, which the hub notices a little later",
+        [*_pods("1x180", "1x180", "1x180", "1x180", "1x118 0x62"), *_heard_of("1x180", "2x119 1x61")],
+    ),
+    Case(
+        alerts.UNREACHABLE_POD,
+        "the pods of a cluster on which no run goes on",
+        _pods("0x180", "0x180", "0x180", "0x180", "0x180"),
+    ),
 ]
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    for alert in ALERTS:
+    for alert in {*ALERTS, *KUBERNETES_ALERTS}:
         assert {case.fires_at is None for case in CASES if case.alert is alert} == {True, False}, alert.name
 
 
@@ -217,7 +279,7 @@ def test_rule(case: Case, tmp_path: Path) -> None:
         expected = [{"exp_labels": {**case.labels, **rule["labels"]}, "exp_annotations": notes}]  # type: ignore[dict-item]
     check = {"eval_time": case.fires_at or case.looked_at, "alertname": case.alert.name, "exp_alerts": expected}
     suite = {
-        "rule_files": [str(RULES)],
+        "rule_files": [str(RULES if case.alert in ALERTS else _spec(tmp_path))],
         "evaluation_interval": "15s",
         "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": [check]}],
     }
@@ -227,6 +289,26 @@ def test_rule(case: Case, tmp_path: Path) -> None:
         ["promtool", "test", "rules", str(path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _spec(folder: Path) -> Path:
+    """What the operator makes of the PrometheusRule: a rule file out of its spec."""
+    path = folder / "rules.yml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(PROMETHEUS_RULE.read_text(encoding="utf-8"))["spec"]))
+    return path
+
+
+@needs_promtool
+def test_promtool_finds_no_fault_with_the_rules_for_kubernetes(tmp_path: Path) -> None:
+    command = ["promtool", "check", "rules", _spec(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(KUBERNETES_ALERTS)} rules found" in done.stdout
+
+
+def test_on_kubernetes_only_the_rule_about_processes_is_another() -> None:
+    assert [alert.name for alert in KUBERNETES_ALERTS] == [alert.name for alert in ALERTS]
+    assert set(ALERTS) - set(KUBERNETES_ALERTS) == {alerts.UNREACHABLE}
 
 
 @needs_promtool

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from telemetry import catalogue
 from telemetry.catalogue import METRICS
 from telemetry.dashboards.__main__ import generated_files
-from telemetry.dashboards.alerts import ALERTS
+from telemetry.dashboards.alerts import ALERTS, KUBERNETES_ALERTS
 from telemetry.dashboards.promql import Scope
 from telemetry.metric import Kind
 
@@ -90,7 +90,7 @@ def test_a_panel_names_metrics_of_the_catalogue(panel: dict[str, Any]) -> None:
 def test_a_rule_names_metrics_of_the_catalogue_and_a_section_of_the_guide() -> None:
     guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     anchors = {heading.strip().lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", guide, re.M)}
-    for alert in ALERTS:
+    for alert in {*ALERTS, *KUBERNETES_ALERTS}:
         assert named(alert.expr) <= set(METRICS), alert.name
         assert alert.runbook.partition("#")[2] in anchors, alert.name
 
@@ -118,7 +118,7 @@ def test_every_metric_is_on_a_dashboard_or_in_a_rule_or_is_left_out_on_purpose()
 
 def test_the_names_of_labels_are_those_of_the_metric() -> None:
     known = {"run", "process", "part", "le", "job"}
-    for alert in ALERTS:
+    for alert in {*ALERTS, *KUBERNETES_ALERTS}:
         for name, inside in re.findall(r"(rapid_\w+)\{([^}]*)\}", alert.expr):
             assert set(re.findall(r"(\w+)=", inside)) <= known | set(METRICS[name].labels), alert.name
 

@@ -1,0 +1,138 @@
+"""A Ray cluster for tests: a head node with ports and a temporary folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
+
+from tests.e2e.conftest import ROOT
+
+_BIN = Path(sys.executable).parent
+
+
+class Cluster:
+    """A head node, and whatever it starts; close it.
+
+    Args:
+        options: more for `ray start --head`.
+        autoscaling: lets Ray's own autoscaler add nodes on this machine: a configuration without provider and head.
+        environment: more for its processes.
+    """
+
+    def __init__(self, *options: str, autoscaling: dict[str, Any] | None = None, **environment: str) -> None:
+        # Short, since Ray puts sockets into it.
+        self.folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
+        # Ray takes loopback for another machine's, and dials the node's own address in its place.
+        host = ray.util.get_node_ip_address()
+        self.address, self.dashboard = f"{host}:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.environment = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+        self.token = uuid.uuid4().hex
+        self.environment |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        self.environment |= environment
+        if autoscaling:
+            options = (*options, "--autoscaling-config", self._autoscale(autoscaling))
+        self.environment.pop("RAY_ADDRESS", None)
+        command = [_BIN / "ray", "start", "--head", "--block", "--port", self.address.split(":")[1]]
+        command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard.split(":")[1]]
+        command += ["--temp-dir", self.folder, "--disable-usage-stats", *options]
+        self.log = Path(self.folder, "start.log")
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def _autoscale(self, config: dict[str, Any]) -> str:
+        """Write the configuration and say what the head must be told; returns the file."""
+        # Ray's AutoscalingCluster does the same, but begins with `ray stop`, which ends every Ray on the machine.
+        self.environment |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
+        provider = {
+            "type": "external",
+            "module": f"{FakeMultiNodeProvider.__module__}.{FakeMultiNodeProvider.__qualname__}",
+            "gcs_address": self.address,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+            "disable_node_updaters": True,
+        }
+        head = {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0}
+        types = {FAKE_HEAD_NODE_TYPE: head, **config["available_node_types"]}
+        whole = {"cluster_name": "test", "provider": provider, "head_node_type": FAKE_HEAD_NODE_TYPE, **config}
+        path = Path(self.folder, "autoscaling.json")
+        path.write_text(json.dumps({**whole, "available_node_types": types}))
+        return str(path)
+
+    def wait(self) -> None:
+        """Until it answers."""
+        status = self.ray("health-check", "--address", self.address, "--wait-timeout", "60")
+        assert "Traceback" not in status.stderr, status.stderr + self.log.read_text()
+
+    def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of Ray's that ends by itself."""
+        return subprocess.run(
+            [_BIN / "ray", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def parts(self) -> list[str]:
+        """Rapid's processes on it."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        lines = [" ".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [line for line in lines if "Part" in line or "VLLM" in line]
+
+    def nodes(self) -> int:
+        """Nodes that live, the head among them: each has one raylet."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return sum(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+        """Poll; fails with what Ray says of the cluster when the time is over before."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"no {what}: {self.ray('status', '--address', self.address).stdout}"
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """End all of it."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        psutil.wait_procs([psutil.Process(self.process.pid), *children], 30)
+        for process in children:
+            if process.is_running():
+                process.kill()
+        self.process.wait(30)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
