@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ CLUSTER = read(f"{BASE}/cluster.yaml")
 JOB = read(f"{BASE}/job.yaml")
 POLICY = read(f"{BASE}/network.yaml")
 MONITOR = read(f"{BASE}/monitor.yaml")
+RULES = read(f"{BASE}/rules.yaml")
 
 
 def check(document: dict[str, Any]) -> list[str]:
@@ -32,8 +34,8 @@ def check(document: dict[str, Any]) -> list[str]:
     }
     if definition := kubernetes.get(document["kind"]):
         return faults(document, "kubernetes-1.34.json", definition)
-    if document["kind"] == "PodMonitor":
-        return faults(document, "podmonitor-v0.80.json")
+    if document["kind"] in ("PodMonitor", "PrometheusRule"):
+        return faults(document, f"{document['kind'].lower()}-v0.80.json")
     return faults(document, "kuberay-v1.json", document["kind"])
 
 
@@ -45,7 +47,7 @@ def job_config() -> RapidConfig:
     return load_recipe(ROOT / recipe, [words[at + 1] for at, word in enumerate(words) if word == "--set"])
 
 
-@pytest.mark.parametrize("name", ["cluster", "job", "monitor", "network", "volumes"])
+@pytest.mark.parametrize("name", ["cluster", "job", "monitor", "network", "rules", "volumes"])
 def test_the_manifests_follow_their_schemas(name: str) -> None:
     for document in read_all(f"{BASE}/{name}.yaml"):
         assert check(document) == []
@@ -72,6 +74,9 @@ def _set(document: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         (JOB, "spec/entryPoint", "rapid"),
         (MONITOR, "spec/podMetricsEndpoints/0/interval", "soon"),
         (MONITOR, "spec/podMetricsEndpoints/0/relabelings/0/targetlabel", "part"),
+        (RULES, "spec/groups/0/rules/0/for", "soon"),
+        (RULES, "spec/groups/0/rules/0/annotation", {}),
+        (RULES, "spec/group", []),
         (POLICY, "spec/ingress/1/ports/0/prt", 1),
     ],
 )
@@ -118,6 +123,14 @@ def test_pods_monitor_and_policy_name_the_ports_that_the_parts_serve() -> None:
     assert {port["port"] for port in POLICY["spec"]["ingress"][-1]["ports"]} == set(wanted.values())
 
 
+def test_the_monitor_labels_pods_as_the_rules_ask() -> None:
+    asked = {name for rule in RULES["spec"]["groups"][0]["rules"] for name in re.findall(r'job="(\w+)"', rule["expr"])}
+    for endpoint in MONITOR["spec"]["podMetricsEndpoints"]:
+        labels = {each["targetLabel"]: each for each in endpoint["relabelings"]}
+        assert labels.keys() >= {"run", "part", "process"}
+        assert {labels["job"]["replacement"]} == asked
+
+
 def test_every_pod_sees_the_runs_and_the_models_and_none_is_root() -> None:
     templates = [CLUSTER["spec"]["headGroupSpec"]["template"]]
     templates += [group["template"] for group in CLUSTER["spec"]["workerGroupSpecs"]]
@@ -140,7 +153,7 @@ def test_kustomize_makes_manifests_that_follow_their_schemas(overlay: str) -> No
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     documents = [each for each in yaml.safe_load_all(made) if each["kind"] != "Namespace"]
     assert {each["kind"] for each in documents} == {
-        *("NetworkPolicy", "PersistentVolumeClaim", "PodMonitor", "RayCluster"),
+        *("NetworkPolicy", "PersistentVolumeClaim", "PodMonitor", "PrometheusRule", "RayCluster"),
     }
     for document in documents:
         assert document["metadata"]["namespace"] == "rapid"

@@ -35,10 +35,9 @@ class Cluster:
     Args:
         options: more for `ray start --head`.
         autoscaling: lets Ray's own autoscaler add nodes on this machine: a configuration without provider and head.
-        environment: more for its processes.
     """
 
-    def __init__(self, *options: str, autoscaling: dict[str, Any] | None = None, **environment: str) -> None:
+    def __init__(self, *options: str, autoscaling: dict[str, Any] | None = None) -> None:
         # Short, since Ray puts sockets into it.
         self.folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
         # Ray takes loopback for another machine's, and dials the node's own address in its place.
@@ -47,7 +46,6 @@ class Cluster:
         self.environment = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
         self.token = uuid.uuid4().hex
         self.environment |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
-        self.environment |= environment
         if autoscaling:
             options = (*options, "--autoscaling-config", self._autoscale(autoscaling))
         self.environment.pop("RAY_ADDRESS", None)
@@ -64,10 +62,12 @@ class Cluster:
         """Write the configuration and say what the head must be told; returns the file."""
         # Ray's AutoscalingCluster does the same, but begins with `ray stop`, which ends every Ray on the machine.
         self.environment |= {
+            "RAY_enable_autoscaler_v2": "1",
             "RAY_FAKE_CLUSTER": "1",
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "AUTOSCALER_METRIC_PORT": str(free_port()),
         }
         provider = {
             "type": "external",
@@ -79,7 +79,10 @@ class Cluster:
         }
         head = {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0}
         types = {FAKE_HEAD_NODE_TYPE: head, **config["available_node_types"]}
-        whole = {"cluster_name": "test", "provider": provider, "head_node_type": FAKE_HEAD_NODE_TYPE, **config}
+        # Nothing is set up; an external provider has no defaults, and Ray misses the keys.
+        steps = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray", "worker_start_ray")
+        nothing = {**{f"{step}_commands": [] for step in steps}, "file_mounts": {}, "cluster_synced_files": []}
+        whole = {"cluster_name": "test", "provider": provider, "head_node_type": FAKE_HEAD_NODE_TYPE, **nothing, **config}
         path = Path(self.folder, "autoscaling.json")
         path.write_text(json.dumps({**whole, "available_node_types": types}))
         return str(path)
@@ -88,6 +91,7 @@ class Cluster:
         """Until it answers."""
         status = self.ray("health-check", "--address", self.address, "--wait-timeout", "60")
         assert "Traceback" not in status.stderr, status.stderr + self.log.read_text()
+        assert self.process.poll() is None, self.log.read_text()
 
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of Ray's that ends by itself."""
@@ -101,16 +105,21 @@ class Cluster:
             check=False,
         )
 
+    def processes(self) -> list[psutil.Process]:
+        """All that live, but for the one that started them."""
+        if self.process.poll() is not None:
+            return []
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
     def parts(self) -> list[str]:
         """Rapid's processes on it."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        lines = [" ".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        lines = [" ".join(child.cmdline()) for child in self.processes()]
         return [line for line in lines if "Part" in line or "VLLM" in line]
 
     def nodes(self) -> int:
         """Nodes that live, the head among them: each has one raylet."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return sum(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        return sum(child.name() == "raylet" for child in self.processes())
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Poll; fails with what Ray says of the cluster when the time is over before."""
@@ -121,9 +130,9 @@ class Cluster:
 
     def close(self) -> None:
         """End all of it."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        children = self.processes()
         self.process.send_signal(signal.SIGTERM)
-        psutil.wait_procs([psutil.Process(self.process.pid), *children], 30)
+        psutil.wait_procs(children, 30)
         for process in children:
             if process.is_running():
                 process.kill()
