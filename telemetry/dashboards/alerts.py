@@ -178,7 +178,7 @@ UNREACHABLE_POD = replace(
     value=f"({_HEARD_OF} or {_beside('launcher', 'hub')} or {_beside('hub', 'launcher')}) - on (run, part) {_REACHED}",
     condition="> 0",
     hold="2m",
-    summary="{{ $labels.run }}: Prometheus reaches {{ $value }} fewer processes of part {{ $labels.part }} than there are",
+    summary="{{ $labels.run }}: {{ $value }} of the processes of part {{ $labels.part }} do not answer Prometheus",
     description="A process hangs, or its pod cannot be reached from Prometheus.",
 )
 

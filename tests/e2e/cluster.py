@@ -82,9 +82,9 @@ class Cluster:
         # Nothing is set up; an external provider has no defaults, and Ray misses the keys.
         steps = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray", "worker_start_ray")
         nothing = {**{f"{step}_commands": [] for step in steps}, "file_mounts": {}, "cluster_synced_files": []}
-        whole = {"cluster_name": "test", "provider": provider, "head_node_type": FAKE_HEAD_NODE_TYPE, **nothing, **config}
+        names = {"cluster_name": "test", "head_node_type": FAKE_HEAD_NODE_TYPE}
         path = Path(self.folder, "autoscaling.json")
-        path.write_text(json.dumps({**whole, "available_node_types": types}))
+        path.write_text(json.dumps({**names, **nothing, **config, "provider": provider, "available_node_types": types}))
         return str(path)
 
     def wait(self) -> None:

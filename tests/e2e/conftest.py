@@ -139,9 +139,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Starts `rapid train` on the tiny recipe, with these --set overrides, options and environment."""
     runs: list[Run] = []
 
-    def begin(
-        name: str, *overrides: str, recipe: str = TINY, options: tuple[str, ...] = (), **environment: str
-    ) -> Run:
+    def begin(name: str, *overrides: str, recipe: str = TINY, options: tuple[str, ...] = (), **environment: str) -> Run:
         mark, log = uuid.uuid4().hex, tmp_path / f"{name}-{len(runs)}.log"
         sets = [part for override in (f"run.directory={tmp_path}", *overrides) for part in ("--set", override)]
         command = [sys.executable, "-m", "rapid.cli", "train", recipe, "--run", name, *sets, *options]

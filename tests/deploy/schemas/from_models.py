@@ -4,8 +4,8 @@
     PYTHONPATH=/tmp/models python tests/deploy/schemas/from_models.py
 
 That package's models are generated from the CRDs and keep their fields, types, patterns and limits. Left out here:
-descriptions and defaults, and the null that a model's optional field takes, which is not in the CRD. Added: that a field
-the CRD does not have is a fault, as `kubectl apply --validate=strict` says. Metadata is Kubernetes' own.
+descriptions and defaults, and the null that a model's optional field takes, which is not in the CRD. Added: that a
+field the CRD does not have is a fault, as `kubectl apply --validate=strict` says. Metadata is Kubernetes' own.
 """
 
 from __future__ import annotations
