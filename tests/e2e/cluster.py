@@ -132,7 +132,7 @@ class Cluster:
         """End all of it."""
         children = self.processes()
         self.process.send_signal(signal.SIGTERM)
-        psutil.wait_procs(children, 30)
+        psutil.wait_procs(children, 10)
         for process in children:
             if process.is_running():
                 process.kill()
