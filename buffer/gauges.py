@@ -36,7 +36,7 @@ _COUNTERS: list[tuple[str, Metric, dict[str, str]]] = [
 
 _WORK = {"learner": "learner trains", "actor": "actor generates"}
 # Versions would make a series of each step.
-_VERSION = re.compile(r"(?: for)? \d+\.\d+$")
+_VERSION = re.compile(r"(?: for| of)? \d+\.\d+$")
 
 
 class HubGauges:

@@ -239,7 +239,8 @@ def check_ports(config: RapidConfig) -> None:
     if not _cluster_address():
         _check_free("buffer.port =", config.buffer.port)
     if config.telemetry.exporter and config.telemetry.port:
-        for part in ("launcher",) if _cluster_address() else ("hub", "learner", "launcher"):
+        evaluator = ("eval",) if config.task.eval is not None and config.task.eval.every is not None else ()
+        for part in ("launcher",) if _cluster_address() else ("hub", "learner", "launcher", *evaluator):
             port = ports_of(config.telemetry.port, part, 0)[0]
             _check_free(f"telemetry.port = {config.telemetry.port} gives {part}-0 the port", port)
 

@@ -13,6 +13,7 @@ from actors.evaluation.spec import EvalSpec
 from actors.evaluation.summary import Judged, PromptOutcome
 from actors.settings import RolloutSettings
 from actors.text import ChatText
+from tasks import difficulty_of
 
 
 class PromptFailedError(Exception):
@@ -110,8 +111,6 @@ class Examiner:
 
     def _outcome(self, index: int, judged: Sequence[Judged]) -> PromptOutcome:
         count = self._spec.samples
-        return PromptOutcome(judged[:count], judged[count] if self._spec.greedy else None, self._difficulty(index))
-
-    def _difficulty(self, index: int) -> str | None:
-        tell = getattr(self._task, "difficulty", None)
-        return None if tell is None else tell(index)
+        return PromptOutcome(
+            judged[:count], judged[count] if self._spec.greedy else None, difficulty_of(self._task, index)
+        )

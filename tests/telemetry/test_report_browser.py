@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from telemetry.report.charts import CHARTS
 from telemetry.report.page import render_page
 from telemetry.run_dir import RunDirectory
 from tests.telemetry.fakes import HOSTILE, fill, furnish, make_run, make_status
+from tests.telemetry.test_evaluations import make_evaluation
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -201,3 +203,38 @@ def test_a_run_without_a_step_makes_no_noise_either(run_dir: RunDirectory, tmp_p
     found, console = browse(render_page([load_run(fill(run_dir, []))]), tmp_path, "return texts('.empty');")
     assert console == []
     assert found == ["No optimizer step was completed."]
+
+
+def test_evaluations_are_curves_with_bands_over_steps_or_time(whole: RunData, tmp_path: Path) -> None:
+    last_s = whole.records[-1]["wall_s"]
+    curve = [make_evaluation(step, mean=0.2 + step / 100) for step in (0, 30, 60)]
+    other = replace(whole, name="other", evaluations=curve[:2])
+    body = """
+        const places = () => all("#evaluation-charts polyline")[0].getAttribute("points").split(" ");
+        const line = () => places().map((at) => Number(at.split(",")[0]));
+        const see = () => ({ charts: texts("#evaluation-charts b").map((one) => one.trim()), line: line(),
+          bands: count("#evaluation-charts polygon"), dots: count("#evaluation-charts circle") });
+        const steps = see(), dot = all("#evaluation-charts circle")[2], box = dot.getBoundingClientRect();
+        move(dot, box.left, box.top);
+        const told = tip();
+        click('[data-axis="time"]');
+        const pictures = all("#charts svg")[0].querySelectorAll('path[d$="z"]').length;
+        return { steps, time: see(), told, pictures };
+    """
+    found, console = browse(render_page([replace(whole, evaluations=curve)]), tmp_path, body)
+    assert console == []
+    assert found["steps"]["charts"] == ["pass@1", "pass@8"]
+    assert (found["steps"]["bands"], found["steps"]["dots"]) == (2, 6)
+    left, middle, right = found["steps"]["line"]
+    assert middle == pytest.approx((left + right) / 2, abs=1)
+    assert "step 60" in found["told"]
+    assert "0.8, from 0.7 to 0.9" in found["told"]
+    # By time the middle lies where half of the steps were done, and the reward's picture has its marks there too.
+    share = whole.records[29]["wall_s"] / last_s
+    left, middle, right = found["time"]["line"]
+    assert (middle - left) / (right - left) == pytest.approx(share, abs=0.02)
+    assert found["pictures"] == 3
+
+    found, console = browse(render_page([replace(whole, evaluations=curve), other]), tmp_path, body)
+    assert console == []
+    assert (found["steps"]["bands"], found["steps"]["dots"]) == (4, 10)

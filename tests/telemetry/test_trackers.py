@@ -70,12 +70,13 @@ def test_scalars_have_dotted_names_and_leave_nulls_out() -> None:
     record = make_record(
         7,
         logprob_diff_mean=None,
-        eval={"pass@1": 0.5},
+        eval={"step": 6, "pass_at": {"1": {"mean": 0.5, "low": 0.4}}},
         diagnostics={"entropy": 1.5, "by_lag": {"0": {"tokens": 9, "ess_fraction": None}}},
     )
     values = scalars(record)
     assert values["rapid.learner.reward_mean"] == 0.25
-    assert values["rapid.learner.eval.pass@1"] == 0.5
+    assert values["rapid.learner.eval.pass_at.1.mean"] == 0.5
+    assert values["rapid.learner.eval.step"] == 6
     assert values["rapid.learner.diagnostics.entropy"] == 1.5
     assert values["rapid.learner.lag.0.tokens"] == 9
     assert "rapid.learner.logprob_diff_mean" not in values
@@ -90,6 +91,27 @@ def test_each_record_is_handed_over_once_and_a_resume_goes_on_with_the_new_ones(
     follow(run_dir, {"tensorboard": sink}, range(3, 5), told, incarnation=2)
     assert sink.written == [(1, 1), (1, 2), (1, 3), (2, 3), (2, 4)]
     assert (sink.closed, told) == (2, [])
+
+
+def test_an_evaluation_that_no_record_told_is_handed_over_at_the_end(
+    run_dir: RunDirectory, sink: type[ListSink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[dict[str, float]] = []
+    monkeypatch.setattr(sink, "write", lambda self, record, values: handed.append(values))
+    first, last = ({"incarnation": 1, "step": step, "mean_reward": 0.5} for step in (0, 2))
+    with Trackers(run_dir, CONFIG, TelemetryConfig(trackers=["tensorboard"]), print, {"tensorboard": sink}) as trackers:
+        run_dir.append_metrics(make_record(1))
+        run_dir.append_metrics(make_record(2, eval=first))
+        trackers.offer(run_dir.read_metrics())
+        trackers.offer_last([first, last], run_dir.read_metrics())
+    assert len(handed) == 3
+    assert handed[2] == {
+        "rapid.learner.step": 2,
+        "rapid.learner.incarnation": 1,
+        "rapid.learner.eval.step": 2,
+        "rapid.learner.eval.incarnation": 1,
+        "rapid.learner.eval.mean_reward": 0.5,
+    }
 
 
 @pytest.mark.parametrize(("fails_at", "reason"), [("start", "OSError: no room"), (2, "ConnectionError: gone")])
