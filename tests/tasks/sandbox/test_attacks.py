@@ -87,12 +87,12 @@ def box(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 def assert_nothing_lives_on(box: Box) -> None:
     """The zygote, the pairs in store, and with bubblewrap its two guardians: no more."""
-    most = 1 + 2 * SPARES + (2 if box.sandbox.way.name == "bubblewrap" else 0)
-    # Not so long that the processor time limit would end it.
+    expected = 1 + 2 * SPARES + (2 if box.sandbox.way.name == "bubblewrap" else 0)
+    # Until the store is full again; not so long that the limit of processor time would end what was not ended.
     deadline = time.monotonic() + 1.0
-    while len(left := box.processes()) > most and time.monotonic() < deadline:
+    while len(box.processes()) < expected and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(left) <= most
+    assert len(box.processes()) <= expected
 
 
 def assert_no_process(box: Box) -> None:
