@@ -17,6 +17,7 @@ import pytest
 
 from tasks.errors import TaskError
 from tasks.sandbox import Limits, Sandbox, Verdict, build_suite, choose
+from tasks.sandbox.sandbox import SPARES
 from tests.tasks.sandbox import attacks
 
 TIME_S = 2.0
@@ -48,7 +49,10 @@ class Box:
             ("{port}", self.port),
         ):
             program = program.replace(name, str(value))
-        return self.sandbox.check(program, build_suite(TESTS, ("double",)))
+        verdict = self.sandbox.check(program, build_suite(TESTS, ("double",)))
+        # An attack that cannot even be tried is none.
+        assert not any(name in verdict.reason for name in ("ModuleNotFound", "ImportError", "SyntaxError", "NameError"))
+        return verdict
 
     def processes(self) -> list[psutil.Process]:
         """Those that live: the dead have no command line."""
@@ -77,7 +81,18 @@ def box(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         # Whatever the attack did, the sandbox still tells right from wrong within the limit.
         assert box.attack(RIGHT) == Verdict(True)
         assert box.attack("def double(x): return 3 * x").reason == "a wrong answer"
+        assert_nothing_lives_on(box)
     assert_no_process(box)
+
+
+def assert_nothing_lives_on(box: Box) -> None:
+    """The zygote, the pairs in store, and with bubblewrap its two guardians: no more."""
+    expected = 1 + 2 * SPARES + (2 if box.sandbox.way.name == "bubblewrap" else 0)
+    # Until the store is full again; not so long that the limit of processor time would end what was not ended.
+    deadline = time.monotonic() + 1.0
+    while len(box.processes()) < expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(box.processes()) <= expected
 
 
 def assert_no_process(box: Box) -> None:
