@@ -1,4 +1,4 @@
-"""What the command line turns into one clear message and exit status 2."""
+"""What the command line turns into one clear message: exit status 2 for UsageError, 1 or 130 for the others."""
 
 import errno
 
