@@ -39,6 +39,7 @@ def test_every_run_of_a_shipped_plan_has_a_valid_configuration(path: Path, tmp_p
     for task in described.tasks:
         cells = [make_cell(described, PLACES, task, arm, 0, root=ROOT) for arm in described.arm_names]
         check_fairness(cells)
+        assert len({cell.name for cell in cells}) == len(described.arm_names)
 
 
 @pytest.mark.parametrize("name", sorted(ARMS))
@@ -90,7 +91,10 @@ def test_what_a_recipe_says_of_schedule_and_estimator_does_not_count(tmp_path: P
 
 def test_an_arm_may_have_a_learning_rate_of_its_own() -> None:
     tuned = plan(arms=["grpo", "slow"], custom={"slow": {"base": "grpo", "set": {"learner.lr": 1e-4}}})
-    check_fairness([make_cell(tuned, PLACES, "digits", arm, 0, root=ROOT) for arm in tuned.arm_names])
+    cells = [make_cell(tuned, PLACES, "digits", arm, 0, root=ROOT) for arm in tuned.arm_names]
+    check_fairness(cells)
+    usual, own = (resolve(cell).learner.lr for cell in cells)
+    assert usual != own == 1e-4
 
 
 @pytest.mark.parametrize(
