@@ -28,7 +28,7 @@ def test_one_run_gets_a_report_and_plots(runs: Path) -> None:
     assert said.exit_code == 0
     assert said.stdout == f"wrote {runs / 'one' / 'report.html'} and {runs / 'one' / 'plots'}\n"
     assert "<h1>one</h1>" in (runs / "one" / "report.html").read_text()
-    assert len(list((runs / "one" / "plots").iterdir())) == 4
+    assert {"reward.png", "lag.png", "throughput.png"} <= {path.name for path in (runs / "one" / "plots").iterdir()}
 
 
 def test_several_runs_are_compared_on_one_page_and_out_says_where(runs: Path, tmp_path: Path) -> None:
