@@ -24,7 +24,6 @@ from protocol.messages import (
     Batch,
     Commit,
     EvaluateLast,
-    FleetStatus,
     Heartbeat,
     Hello,
     LedgerState,
@@ -34,7 +33,7 @@ from protocol.messages import (
     Snapshot,
     WeightManifest,
 )
-from protocol.status import ClientStatus, Inspect, Status
+from protocol.status import ClientStatus, FleetStatus, Inspect, Status
 from protocol.version import Lineage, PolicyVersion
 
 
