@@ -66,10 +66,10 @@ def test_quantiles_by_lag_and_what_is_measured_now_and_then_are_served(learner: 
     learner.record(make_record(2, diagnostics={"entropy": 1.5, "micro_batches": 3}))
     samples = scrape(learner)
     for quantile, expected in (("0.05", 0.7), ("0.5", 1.0), ("0.95", 1.5)):
-        assert value(samples, "rapid_learner_lag_ratio_quantile", lag="2", quantile=quantile) == expected
-    assert value(samples, "rapid_learner_gradient_cosine") == 0.25, "kept until it is measured again"
-    assert value(samples, "rapid_learner_kl_reference_nats") == 0.5
-    assert value(samples, "rapid_learner_entropy_nats") == 1.5
+        assert value(samples, catalogue.LEARNER_LAG_QUANTILE, lag="2", quantile=quantile) == expected
+    assert value(samples, catalogue.LEARNER_GRADIENT_COSINE) == 0.25, "kept until it is measured again"
+    assert value(samples, catalogue.LEARNER_KL_REFERENCE) == 0.5
+    assert value(samples, catalogue.LEARNER_ENTROPY) == 1.5
 
 
 def test_a_record_feeds_the_metrics_of_its_keys(learner: Exporter) -> None:
