@@ -46,6 +46,8 @@ class SnapshotWriter:
         self._folder, self._model_dir = run_dir / _FOLDER, model_dir
         self._every, self._writes = every, writes
         self._newest: PolicyVersion | None = None
+        # Kept and used again: fresh memory would cost a page fault for every 4 KiB of every snapshot.
+        self._weights: dict[str, torch.Tensor] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="rapid-snapshot")
         self._under_way: Future[None] | None = None
         if every is not None and writes:
@@ -63,8 +65,16 @@ class SnapshotWriter:
             collections.deque(engine.iter_weights(), maxlen=0)
             return
         self.wait()
-        weights = {name: weight.to("cpu", copy=True).contiguous() for name, weight in engine.iter_weights()}
-        self._under_way = self._worker.submit(self._write, version, weights, engine.model.config)
+        self._copy(engine)
+        self._under_way = self._worker.submit(self._write, version, self._weights, engine.model.config)
+
+    def _copy(self, engine: TrainingEngine) -> None:
+        import torch
+
+        for name, weight in engine.iter_weights():
+            if name not in self._weights:
+                self._weights[name] = torch.empty(weight.shape, dtype=weight.dtype)
+            self._weights[name].copy_(weight)
 
     def wait(self) -> None:
         """Until nothing is being written. A snapshot that cannot be written is no reason to end a run."""
