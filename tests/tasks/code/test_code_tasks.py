@@ -60,7 +60,7 @@ def test_mutants_get_0(task: CodeTask) -> None:
         if task.judge(index, mutant).passed
     ]
     # An equivalent program: the tests of MBPP 367 balance trees whose heights differ by more than two.
-    assert [entry for entry in passed if entry[1] == "return None"] == []
+    assert [entry for entry in passed if entry[1].startswith("return")] == []
     assert len(passed) <= 2
 
 
