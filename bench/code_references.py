@@ -21,6 +21,7 @@ from bench.mutants import compare, mutants
 from tasks.code.problems import FORMATS
 from tasks.code.task import CodeTask
 from tasks.jsonl import read_rows
+from tasks.records import ChosenRows
 from tasks.sandbox import Limits, WayName
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,13 +44,14 @@ class Examiner:
 
     def __init__(self, name: str, rows: list[dict[str, Any]], way: WayName) -> None:
         self.name, self.rows, self._way = name, rows, way
+        self._chosen = ChosenRows(rows, range(len(rows)), name)
         self._local = threading.local()
         self._tasks: list[CodeTask] = []
 
     def task(self, limits: Limits) -> CodeTask:
         held: dict[Any, Any] = self._local.__dict__
         if limits not in held:
-            held[limits] = CodeTask(self.name, FORMATS[self.name], self.rows, range(len(self.rows)), limits, self._way)
+            held[limits] = CodeTask(self.name, FORMATS[self.name], self._chosen, limits, self._way)
             self._tasks.append(held[limits])
         task: CodeTask = held[limits]
         return task
@@ -62,12 +64,12 @@ class Examiner:
         """What came of the record's own program and of its mutants."""
         roomy, task = self.task(REFERENCE_LIMITS), self.task(TASK_LIMITS)
         solution = roomy.solution(number)
-        names = roomy._suite(number).names
-        start = time.monotonic()
+        names = roomy.suite(number).names
         found: dict[str, Any] = {"id": self.rows[number]["task_id"], "reference": task.judge(number, solution)}
         if not found["reference"].passed:
+            start = time.monotonic()
             found["with more"] = roomy.judge(number, solution)
-        found["seconds"] = time.monotonic() - start
+            found["seconds"] = time.monotonic() - start
         found["mutants"] = {}
         for kind, mutant in mutants(solution, names).items():
             passed = task.judge(number, mutant).passed

@@ -56,12 +56,12 @@ def swap_operator(node: ast.AST) -> ast.AST | None:
     return None
 
 
-def return_none(program: str, names: tuple[str, ...]) -> str | None:
-    """The program whose functions `names` do nothing."""
+def return_always(program: str, names: tuple[str, ...], value: ast.expr) -> str | None:
+    """The program whose functions `names` only return `value`."""
     tree = ast.parse(program)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
     for function in functions:
-        function.body = [ast.Return(ast.Constant(None))]
+        function.body = [ast.Return(value)]
     return ast.unparse(ast.fix_missing_locations(tree)) if functions else None
 
 
@@ -83,7 +83,8 @@ def is_docstring(node: ast.AST) -> bool:
 def mutants(program: str, names: tuple[str, ...]) -> dict[str, str]:
     """The mutants of a program, as far as it has what they change."""
     found = {
-        "return None": return_none(program, names),
+        "return None": return_always(program, names, ast.Constant(None)),
+        "return []": return_always(program, names, ast.List([], ast.Load())),
         "off by one": change_first(program, add_one),
         "swapped operator": change_first(program, swap_operator),
     }

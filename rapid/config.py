@@ -63,6 +63,7 @@ class RapidConfig(Section):
             *self._schedule_problems(),
             *self._batch_problems(),
             *self._scaling_problems(),
+            *self._reward_problems(),
             *self._transport_problems(),
             *self._evaluation_problems(),
         ]
@@ -76,6 +77,16 @@ class RapidConfig(Section):
             'every version together, so that an evaluator would hold up the actors: choose weights.transport = "zmq", '
             "or learner.snapshot_every and `rapid eval RUN --snapshots`"
         ]
+
+    def _reward_problems(self) -> list[str]:
+        """A worker that is killed at its limit voids the group; a program that takes too long gets 0."""
+        if self.task.is_code and self.task.time_limit_s >= self.actors.reward_timeout_s:
+            return [
+                f"task.time_limit_s = {self.task.time_limit_s:g}: expected less than actors.reward_timeout_s = "
+                f"{self.actors.reward_timeout_s:g}, so that a slow program gets 0 and costs no worker; lower one or "
+                "raise the other"
+            ]
+        return []
 
     def _scaling_problems(self) -> list[str]:
         scaling, found = self.actors.scaling, []

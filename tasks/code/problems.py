@@ -11,6 +11,14 @@ from tasks.errors import TaskError
 from tasks.sandbox.suite import Suite, build_suite, defined_names, imports_of, used_names
 
 Row = Mapping[str, Any]
+# EvalPlus' tests compare floats by numpy.allclose, which broadcasts: an empty list is close to any number, so that
+# `return []` would solve 24 problems of MBPP+ and 3 of HumanEval+.
+SAME_SHAPE = """
+import numpy
+def allclose(a, b, rtol=1e-5, atol=1e-8, compare=numpy.allclose):
+    return numpy.shape(a) == numpy.shape(b) and bool(compare(a, b, rtol=rtol, atol=atol))
+numpy.allclose = allclose
+"""
 
 
 class Format(Protocol):
@@ -48,6 +56,7 @@ class Mbpp:
     path: str = "google-research-datasets/mbpp"
     subset: str | None = "full"
     split: str = "train"
+    prelude = ""
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, code=str, test_list=list)
@@ -73,7 +82,7 @@ class Mbpp:
             tests = self.tests(row)
             # Only what the solution defines: a program that defines `set` or `len` must not change the tests.
             names = tuple(sorted(used_names(tests) & defined_names(row["code"])))
-            prelude = "\n".join([*row.get("test_imports", ()), imports_of(row["code"])])
+            prelude = "\n".join([self.prelude, *row.get("test_imports", ()), imports_of(row["code"])])
         except SyntaxError as error:
             raise TaskError(f"{place} has code or tests that are no Python: {error}") from None
         return build_suite(tests, names, prelude, place)
@@ -85,6 +94,7 @@ class MbppPlus(Mbpp):
     path = "evalplus/mbppplus"
     subset: str | None = None
     split = "test"
+    prelude = SAME_SHAPE
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, test=str)
@@ -108,6 +118,7 @@ class HumanEval:
     path: str = "openai/openai_humaneval"
     subset: str | None = None
     split: str = "test"
+    prelude = ""
 
     def check(self, row: Row, place: str) -> None:
         expect(row, place, prompt=str, canonical_solution=str, test=str, entry_point=str)
@@ -124,13 +135,15 @@ class HumanEval:
     def suite(self, row: Row, place: str) -> Suite:
         entry = row["entry_point"]
         # Tests may use the prompt's helpers: its own, not those of the checked program.
-        return build_suite(f"{row['test']}\n\ncheck({entry})\n", (entry,), f"{row['prompt']}\n    pass\n", place)
+        prelude = f"{self.prelude}\n{row['prompt']}\n    pass\n"
+        return build_suite(f"{row['test']}\n\ncheck({entry})\n", (entry,), prelude, place)
 
 
 class HumanEvalPlus(HumanEval):
     """HumanEval with many more tests (Liu et al. 2023)."""
 
     path = "evalplus/humanevalplus"
+    prelude = SAME_SHAPE
 
 
 FORMATS: dict[str, Format] = {

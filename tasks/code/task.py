@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
 
 from tasks.code.problems import Format
+from tasks.records import ChosenRows
 from tasks.sandbox import Limits, Sandbox, Suite, Verdict, WayName
-from tasks.task import Prompt, Reward, check_index
+from tasks.task import Prompt, Reward
 
 # Compiled tests, which may be a megabyte each; the completions of a group are judged one after the other.
 SUITES_KEPT = 32
@@ -21,42 +20,41 @@ class CodeTask:
         self,
         name: str,
         form: Format,
-        rows: Sequence[Any],
-        indices: Sequence[int],
+        chosen: ChosenRows,
         limits: Limits,
         way: WayName,
         prompt_template: str = "{question}",
     ) -> None:
         self.name = name
-        self._form, self._rows, self._indices, self._template = form, rows, indices, prompt_template
+        self._form, self._chosen, self._template = form, chosen, prompt_template
         self._limits, self._way = limits, way
         self._suites: OrderedDict[int, Suite] = OrderedDict()
         self._sandbox: Sandbox | None = None
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self._chosen)
 
     def prompt(self, index: int) -> Prompt:
-        """The reference is the record's number."""
-        check_index(index, len(self), self.name)
-        number = self._indices[index]
-        return Prompt.ask(self._template.replace("{question}", self._form.question(self._rows[number])), number)
+        """The reference is the prompt's own index."""
+        row, place = self._chosen.read(index)
+        self._form.check(row, place)
+        return Prompt.ask(self._template.replace("{question}", self._form.question(row)), index)
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         """Raises SandboxError when the sandbox failed, and TaskError when the record's tests are no Python."""
-        verdict = self.judge(prompt.reference, self._form.program(self._rows[prompt.reference], completion))
-        return Reward(float(verdict.passed))
+        row, _ = self._chosen.read(prompt.reference)
+        return Reward(float(self.judge(prompt.reference, self._form.program(row, completion)).passed))
 
-    def judge(self, number: int, program: str) -> Verdict:
-        """The verdict on a program for record `number`."""
+    def judge(self, index: int, program: str) -> Verdict:
+        """The verdict on a program for prompt `index`."""
         if self._sandbox is None:
             # Not before: only processes that judge need one.
             self._sandbox = Sandbox(self._limits, self._way)
-        return self._sandbox.check(program, self._suite(number))
+        return self._sandbox.check(program, self.suite(index))
 
-    def solution(self, number: int) -> str:
+    def solution(self, index: int) -> str:
         """The record's own program."""
-        return self._form.solution(self._rows[number])
+        return self._form.solution(self._chosen.read(index)[0])
 
     def close(self) -> None:
         """Ends the sandbox, which otherwise ends with this process."""
@@ -64,10 +62,10 @@ class CodeTask:
             self._sandbox.close()
             self._sandbox = None
 
-    def _suite(self, number: int) -> Suite:
-        if number not in self._suites:
-            place = f"record {number + 1} of {self.name}"
-            self._suites[number] = self._form.suite(self._rows[number], place)
+    def suite(self, index: int) -> Suite:
+        """The tests of prompt `index`. Raises TaskError when they cannot be compiled."""
+        if index not in self._suites:
+            self._suites[index] = self._form.suite(*self._chosen.read(index))
             while len(self._suites) > SUITES_KEPT:
                 self._suites.popitem(last=False)
-        return self._suites[number]
+        return self._suites[index]

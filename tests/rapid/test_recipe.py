@@ -134,6 +134,11 @@ def test_truncated_sampling_is_refused() -> None:
     assert "actors.top_k" in problems_of(actors={"top_k": 50})
 
 
+def test_a_program_must_have_less_time_than_its_reward_worker() -> None:
+    text = problems_of(task={"name": "mbpp", "time_limit_s": 10.0})
+    assert "task.time_limit_s = 10: expected less than actors.reward_timeout_s = 10" in text
+
+
 def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(UsageError, match=r"recipes/quickstart.toml"):
         load_recipe(Path("nothing.toml"), [])

@@ -18,10 +18,13 @@ import pytest
 
 from bench.mutants import mutants
 from tasks import TaskConfig, TaskError, build_task, validate
+from tasks.code.build import build as build_code
 from tasks.code.build import plus_split
 from tasks.code.problems import FORMATS
 from tasks.code.task import CodeTask
+from tasks.huggingface import Source
 from tasks.jsonl import read_rows
+from tasks.records import ChosenRows
 from tasks.runner import RewardRunner
 from tasks.sandbox import Limits
 
@@ -37,7 +40,7 @@ def config(name: str, **fields: Any) -> TaskConfig:
 def task(request: pytest.FixtureRequest) -> Any:
     rows = read_rows(DATA / f"{request.param}.jsonl")
     limits = Limits(time_s=20.0)
-    task = CodeTask(request.param, FORMATS[request.param], rows, range(len(rows)), limits, "auto")
+    task = CodeTask(request.param, FORMATS[request.param], ChosenRows(rows, range(len(rows)), "rows"), limits, "auto")
     yield task
     task.close()
 
@@ -53,11 +56,11 @@ def test_mutants_get_0(task: CodeTask) -> None:
     passed = [
         (index, kind)
         for index in range(len(task))
-        for kind, mutant in mutants(task.solution(index), task._suite(index).names).items()
+        for kind, mutant in mutants(task.solution(index), task.suite(index).names).items()
         if task.judge(index, mutant).passed
     ]
     # An equivalent program: the tests of MBPP 367 balance trees whose heights differ by more than two.
-    assert [entry for entry in passed if entry[1] == "return None"] == []
+    assert [entry for entry in passed if entry[1].startswith("return")] == []
     assert len(passed) <= 2
 
 
@@ -92,6 +95,31 @@ def test_mbpp_plus_is_split_as_datasets_would() -> None:
     assert (len(train), len(held)) == (264, 114)
     assert train == split["train"]["i"]
     assert held == split["test"]["i"]
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "held"),
+    [
+        ("mbpp", ("google-research-datasets/mbpp", "full", "train"), ("google-research-datasets/mbpp", "full", "test")),
+        ("mbpp_plus", ("evalplus/mbppplus", None, "test"), ("evalplus/mbppplus", None, "test")),
+        ("humaneval", ("openai/openai_humaneval", None, "test"), ("openai/openai_humaneval", None, "test")),
+        ("humaneval_plus", ("evalplus/humanevalplus", None, "test"), ("evalplus/humanevalplus", None, "test")),
+    ],
+)
+def test_without_a_path_the_hubs_data_set_is_read(
+    name: str, train: tuple[str, str | None, str], held: tuple[str, str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(origin: Source) -> list[dict[str, Any]]:
+        asked.append(origin)
+        return list(read_rows(DATA / f"{name}.jsonl"))
+
+    monkeypatch.setattr("tasks.code.build.load_rows", load)
+    both = TaskConfig(name=name, eval={"size": 2})
+    build_code(both, "train").prompt(0)
+    build_code(both, "eval").prompt(0)
+    assert asked == [Source(*train), Source(*held)]
 
 
 def test_training_and_evaluation_share_no_problem() -> None:
