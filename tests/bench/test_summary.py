@@ -40,6 +40,7 @@ def result(
         "seed": seed,
         "curve": curve,
         "notes": [],
+        "is_diverged": False,
         "samples": 300,
         "samples_generated": 450,
         "lag_mean": 1.5,
@@ -82,6 +83,16 @@ def test_equal_samples_are_those_that_every_run_has() -> None:
     found = table(result("grpo"), result("rapid-4", accuracy=(0.1, 0.3)))
     assert found.equal_samples == 200
     assert found.rows[0].time_of_samples_s.value == pytest.approx(20.0)
+
+
+def test_a_seed_that_diverged_counts_as_nothing_from_then_on() -> None:
+    diverged = {**result("rapid-4", 1, step_s=5.0, accuracy=(0.4,)), "is_diverged": True}
+    found = table(result("grpo"), result("rapid-4", 0, step_s=5.0), diverged)
+    assert found.equal_samples == 300
+    # Curves 0.1, 0.3, 0.5 and 0.4, 0, 0.
+    assert found.rows[1].accuracy[1].value == pytest.approx(0.25)
+    assert found.curves["rapid-4"][1].times_s == (5.0, 10.0, 15.0)
+    assert found.rows[1].time_to_equal_s is None
 
 
 def test_without_a_baseline_there_is_no_saving() -> None:
