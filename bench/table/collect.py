@@ -60,6 +60,7 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         "arm": cell.arm,
         "seed": cell.seed,
         "command": command,
+        "overrides": dict(cell.overrides),
         "config": config,
         "environment": _environment(run),
         "lives": [vars(life) for life in state.lives],
