@@ -11,7 +11,7 @@ from bench.table.cell import Cell
 from bench.table.memory import merge_peaks
 from bench.table.state import State
 from bench.table.timing import read_timelines, split_time
-from telemetry.lines import read_lines
+from telemetry.evaluations import Evaluation, read_evaluations
 from telemetry.record import Record, elapsed_s
 from telemetry.run_dir import RunDirectory
 
@@ -60,9 +60,11 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         "arm": cell.arm,
         "seed": cell.seed,
         "command": command,
+        "overrides": dict(cell.overrides),
         "config": config,
         "environment": _environment(run),
         "lives": [vars(life) for life in state.lives],
+        "is_diverged": is_diverged(run.path),
         "notes": notes(cell, state, run.path, records),
         "steps": records[-1]["step"],
         "samples": sum(record["groups"] for record in records) * batch,
@@ -77,25 +79,27 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         },
         "lag_mean": _digits(_weighted_lag(records)),
         "lag_max": max(record["lag_max"] for record in records),
-        "curve": curve(run.path / "eval.jsonl", records, times, batch),
+        "curve": curve(read_evaluations(run.path), records, times, batch),
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
 
 
-def curve(path: Path, records: Sequence[Record], times: Sequence[float], group_size: int) -> list[dict[str, Any]]:
+def curve(
+    evaluations: Sequence[Evaluation], records: Sequence[Record], times: Sequence[float], group_size: int
+) -> list[dict[str, Any]]:
     """One point for each evaluated step: time and samples from the run's records, accuracy from eval.jsonl.
 
-    A step that was evaluated twice counts with its last line. Step 0 is the model that the run began with.
+    Step 0 is the model that the run began with.
     """
     at = {record["step"]: moment for record, moment in zip(records, times, strict=True)}
     samples, total = {}, 0
     for record in records:
         total += record["groups"] * group_size
         samples[record["step"]] = total
-    lines = {line["step"]: line for line in read_lines(path) if line["step"] == 0 or line["step"] in at}
+    lines = {line["step"]: line for line in evaluations if line["step"] == 0 or line["step"] in at}
     if max(lines, default=0) == 0:
-        raise CollectError(f"{path} has no evaluation of any step of the run")
+        raise CollectError("eval.jsonl has no evaluation of any step of the run")
     return [
         {
             "step": step,
@@ -108,10 +112,15 @@ def curve(path: Path, records: Sequence[Record], times: Sequence[float], group_s
     ]
 
 
+def is_diverged(run_dir: Path) -> bool:
+    """Whether a loss or gradient that was not finite ended the run."""
+    return (run_dir / "learner-failure.json").exists()
+
+
 def notes(cell: Cell, state: State, run_dir: Path, records: Sequence[Record]) -> list[str]:
     """What a reader of the table must know about this run."""
     found = [f"life {number}: {life.how}" for number, life in enumerate(state.lives, 1) if number > 1]
-    if (run_dir / "learner-failure.json").exists():
+    if is_diverged(run_dir):
         found.append(f"diverged after step {records[-1]['step']}: a loss or gradient was not finite")
     elif cell.wall_s is not None:
         found.append(f"ended by budget.wall_s at step {records[-1]['step']}")

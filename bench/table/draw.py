@@ -66,10 +66,10 @@ def _save(path: Path, draw: Callable[[Any], None], size: tuple[float, float]) ->
     return path
 
 
-def band(curves: list[Curve]) -> tuple[Curve, np.ndarray]:
-    """The mean curve, and the standard error over seeds at each of its steps; 0 for a single seed."""
-    middle = mean_curve(curves)
-    values = np.array([[curve.accuracy[curve.steps.index(step)] for step in middle.steps] for curve in curves])
+def band(curves: list[Curve], window: int) -> tuple[Curve, np.ndarray]:
+    """The mean curve, and the standard error over seeds of their smoothed curves at each step; 0 for one seed."""
+    middle, smoothed = mean_curve(curves), [smooth(curve, window) for curve in curves]
+    values = np.array([[curve.accuracy[curve.steps.index(step)] for step in middle.steps] for curve in smoothed])
     if len(curves) < 2:
         return middle, np.zeros(len(middle.steps))
     return middle, values.std(axis=0, ddof=1) / np.sqrt(len(curves))
@@ -78,7 +78,7 @@ def band(curves: list[Curve]) -> tuple[Curve, np.ndarray]:
 def _curves(table: Table, arms: list[str], axis: str, window: int) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
         for index, arm in enumerate(arms):
-            middle, error = band(table.curves[arm])
+            middle, error = band(table.curves[arm], window)
             smoothed = smooth(middle, window)
             xs, ys = np.array(getattr(middle, axis)), np.array(smoothed.accuracy)
             colour, dashes = PALETTE[index % len(PALETTE)], DASHES[index // len(PALETTE) % len(DASHES)]

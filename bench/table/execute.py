@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from bench.table.cell import RAPID, Cell
-from bench.table.collect import CollectError, collect
+from bench.table.collect import CollectError, collect, is_diverged
 from bench.table.memory import MARK, MemorySampler
 from bench.table.state import Life, State, read_state
 from telemetry.errors import RunDirectoryError
@@ -117,7 +117,7 @@ class Executor:
         if life.status == 0:
             return
         # A loss that is not finite is a result of the method, and belongs into the table.
-        if (cell.run_dir / "learner-failure.json").exists():
+        if is_diverged(cell.run_dir):
             return
         self._fail(cell, state, f"rapid train ended with status {life.status}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from rapid.models import default_cache
 from telemetry.run_dir import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
+# Overrides that say where things lie, and nothing about what is run.
+OF_THE_MACHINE = {"run.directory", "model.path"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ class Experiment:
         return cls(plan, tuple(cells), folder, is_tuning)
 
     def run(self, max_minutes: float | None, is_interrupted: Callable[[], bool], program: Sequence[str] = RAPID) -> int:
-        """Run what is left, then report. 0 when nothing is left or failed, else 1."""
+        """Run what is left, then report. 0 when nothing failed, else 1. Raises UsageError before anything starts."""
+        if self.plan.learning_rates is not None:
+            tune.require_rates(self.cells)
+        check_results(self.cells)
         self._teach()
         executor = Executor(_say, is_interrupted, program)
         outcome = run_session(self.cells, executor, max_minutes=max_minutes)
@@ -100,6 +106,21 @@ class Experiment:
             begun = "begun" if cell.state_path.exists() else "to do"
             lines.append(f"{'done ' if cell.result_path.exists() else begun}  {cell.name}")
         return "\n".join(lines)
+
+
+def check_results(cells: Sequence[Cell]) -> None:
+    """Raises UsageError where a result was made by another plan of this name: it would count as one of this."""
+    for cell in cells:
+        if not cell.result_path.exists():
+            continue
+        before = json.loads(cell.result_path.read_text(encoding="utf-8"))["overrides"]
+        now = json.loads(json.dumps(cell.overrides))
+        for key in sorted((before.keys() | now.keys()) - OF_THE_MACHINE):
+            if before.get(key) != now.get(key):
+                raise UsageError(
+                    f"{cell.result_path} was run with {key} = {before.get(key)!r}, now it is {now.get(key)!r}: give the "
+                    "plan another name, or delete the results of the old one"
+                )
 
 
 def _cells(plan: Plan, places: Places, selection: Selection) -> list[Cell]:

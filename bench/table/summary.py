@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,29 @@ def to_curve(result: Result, k: int = 1) -> Curve:
     )
 
 
+def whole_curve(result: Result, steps: Sequence[int], k: int = 1) -> Curve:
+    """The curve of a run; of one that diverged, 0 at the steps it would have been evaluated at, at its pace until then.
+
+    A policy that is no longer finite answers nothing, and to leave its seed out would flatter the arm.
+    """
+    curve = to_curve(result, k)
+    missing = [step for step in steps if step > curve.steps[-1]] if result["is_diverged"] else []
+    if not missing or curve.steps[-1] == 0:
+        return curve
+    pace = [step / curve.steps[-1] for step in missing]
+    return Curve(
+        (*curve.steps, *missing),
+        (*curve.times_s, *(curve.times_s[-1] * share for share in pace)),
+        (*curve.samples, *(curve.samples[-1] * share for share in pace)),
+        (*curve.accuracy, *(0.0 for _ in missing)),
+    )
+
+
+def _whole_steps(results: Iterable[Result]) -> list[int]:
+    """Steps that a run was evaluated at which did not diverge."""
+    return sorted({point["step"] for result in results if not result["is_diverged"] for point in result["curve"]})
+
+
 def summarise(results: Sequence[Result], *, arms: Sequence[str], baseline: str, window: int) -> list[Table]:
     """A table for each task that has a result, rows in the order of `arms`."""
     by_task: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
@@ -97,10 +120,11 @@ def summarise(results: Sequence[Result], *, arms: Sequence[str], baseline: str, 
 
 def _table(task: str, by_arm: Mapping[str, list[Result]], arms: Sequence[str], baseline: str, window: int) -> Table:
     present = [arm for arm in arms if by_arm.get(arm)]
-    curves = {arm: [to_curve(result) for result in by_arm[arm]] for arm in present}
+    steps = _whole_steps(result for arm in present for result in by_arm[arm])
+    curves = {arm: [whole_curve(result, steps) for result in by_arm[arm]] for arm in present}
     samples = min(curve.samples[-1] for of_arm in curves.values() for curve in of_arm)
     reference = curves.get(baseline)
-    rows = tuple(_row(arm, by_arm[arm], curves[arm], reference, samples, window) for arm in present)
+    rows = tuple(_row(arm, by_arm[arm], steps, reference, samples, window) for arm in present)
     level = equal_accuracy(reference, window) if reference else None
     return Table(task, baseline, level, samples, rows, curves)
 
@@ -108,11 +132,12 @@ def _table(task: str, by_arm: Mapping[str, list[Result]], arms: Sequence[str], b
 def _row(
     arm: str,
     results: Sequence[Result],
-    curves: Sequence[Curve],
+    steps: Sequence[int],
     reference: Sequence[Curve] | None,
     samples: float,
     window: int,
 ) -> Row:
+    curves = [whole_curve(result, steps) for result in results]
     times = mean_of([value_at(curve.samples, curve.times_s, samples) for curve in curves])
     reached, saved, saved_of_samples = None, Interval(None, None, None, 0.0), None
     if reference:
@@ -124,7 +149,7 @@ def _row(
     return Row(
         arm=arm,
         seeds=tuple(result["seed"] for result in results),
-        accuracy={k: _final(results, k, window) for k in _ks(results)},
+        accuracy={k: _final(results, steps, k, window) for k in _ks(results)},
         time_to_equal_s=reached,
         saving=saved,
         time_of_samples_s=times,
@@ -142,8 +167,8 @@ def _ks(results: Sequence[Result]) -> list[int]:
     return sorted(int(k) for k in results[0]["curve"][-1]["pass_at"])
 
 
-def _final(results: Sequence[Result], k: int, window: int) -> Mean:
-    return mean_of([trailing_mean(to_curve(result, k).accuracy, window)[-1] for result in results])
+def _final(results: Sequence[Result], steps: Sequence[int], k: int, window: int) -> Mean:
+    return mean_of([trailing_mean(whole_curve(result, steps, k).accuracy, window)[-1] for result in results])
 
 
 def _shares(results: Sequence[Result]) -> dict[str, float]:

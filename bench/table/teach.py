@@ -30,11 +30,11 @@ from tasks.config import TaskConfig
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is made changes, so that no one gets an older one out of the cache."""
 LOWEST, HIGHEST = 0.02, 0.30
 """Shares solved between which reinforcement learning has a signal and room."""
-CHECKED_PROMPTS = 512
+CHECKED_PROMPTS = 256
 NOTE = "teach.json"
 
 
@@ -102,6 +102,15 @@ def teach(spec: TeachSpec, task: TaskConfig, cache: Path, tell: Callable[[str], 
 
 
 def _teach_into(folder: Path, spec: TeachSpec, task: TaskConfig, tell: Callable[[str], None]) -> None:
+    from bench.table.lessons import one_thread
+
+    with one_thread():
+        note = _give_lessons(folder, spec, task, tell)
+    (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+
+def _give_lessons(folder: Path, spec: TeachSpec, task: TaskConfig, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Writes model and tokenizer; what came of it."""
     from bench.table.lessons import Lessons, build_model, save_model
     from rapid.tiny import write_tokenizer
 
@@ -125,9 +134,13 @@ def _teach_into(folder: Path, spec: TeachSpec, task: TaskConfig, tell: Callable[
             f"the model solves {share:.3f} after {step} steps and solved less than {spec.target} {spec.check_every} "
             f"steps before, expected at most {HIGHEST}: lower teach.check_every or teach.lr"
         )
-    digest = save_model(model, folder)
-    note = {"spec": spec.model_dump(mode="json"), "task": _identity(task), "steps": step, "solved": share}
-    (folder / NOTE).write_text(json.dumps({**note, "weights_sha256": digest}, indent=1) + "\n", encoding="utf-8")
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "task": _identity(task),
+        "steps": step,
+        "solved": share,
+        "weights_sha256": save_model(model, folder),
+    }
 
 
 def answer_of(reference: Any) -> str:

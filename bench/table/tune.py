@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.table.arms import ABLATED_H, ARMS
+from bench.table.cell import Cell
 from bench.table.curves import trailing_mean
 from bench.table.summary import Result, load_results, to_curve
 from rapid.errors import UsageError
@@ -55,15 +56,19 @@ def found_rates(results_folder: Path, window: int) -> dict[str, float]:
     return choose(load_results(results_folder / FOLDER), window)
 
 
-def rate_for(arm: str, found: dict[str, float]) -> float:
-    """The learning rate of an arm. Raises UsageError if there was no search for it."""
-    name = family(arm) if arm in ARMS else arm
-    if name not in found:
-        raise UsageError(
-            f"arm {arm}: no learning rate was searched for {name}; run with --tune first, or take [learning_rates] out "
-            "of the plan, so that every arm has the recipe's"
-        )
-    return found[name]
+def rate_for(arm: str, found: dict[str, float]) -> float | None:
+    """The learning rate of an arm; None if there was no search for it."""
+    return found.get(family(arm) if arm in ARMS else arm)
+
+
+def require_rates(cells: Sequence[Cell]) -> None:
+    """Raises UsageError for a run whose learning rate was not searched for."""
+    for cell in cells:
+        if "learner.lr" not in cell.overrides:
+            raise UsageError(
+                f"arm {cell.arm}: no learning rate was searched for it; run with --tune first, or take "
+                "[learning_rates] out of the plan, so that every arm has the recipe's"
+            )
 
 
 def describe(results: Sequence[Result], window: int) -> dict[str, Any]:

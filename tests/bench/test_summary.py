@@ -12,7 +12,7 @@ from bench.table import tune
 from bench.table.arms import LAGS
 from bench.table.curves import Interval
 from bench.table.draw import draw_all
-from bench.table.experiment import Experiment, Selection
+from bench.table.experiment import Experiment, Selection, check_results
 from bench.table.summary import Table, load_results, summarise
 from bench.table.text import interval, percent, render, render_table
 from rapid.errors import UsageError
@@ -40,6 +40,7 @@ def result(
         "seed": seed,
         "curve": curve,
         "notes": [],
+        "is_diverged": False,
         "samples": 300,
         "samples_generated": 450,
         "lag_mean": 1.5,
@@ -82,6 +83,16 @@ def test_equal_samples_are_those_that_every_run_has() -> None:
     found = table(result("grpo"), result("rapid-4", accuracy=(0.1, 0.3)))
     assert found.equal_samples == 200
     assert found.rows[0].time_of_samples_s.value == pytest.approx(20.0)
+
+
+def test_a_seed_that_diverged_counts_as_nothing_from_then_on() -> None:
+    diverged = {**result("rapid-4", 1, step_s=5.0, accuracy=(0.4,)), "is_diverged": True}
+    found = table(result("grpo"), result("rapid-4", 0, step_s=5.0), diverged)
+    assert found.equal_samples == 300
+    # Curves 0.1, 0.3, 0.5 and 0.4, 0, 0.
+    assert found.rows[1].accuracy[1].value == pytest.approx(0.25)
+    assert found.curves["rapid-4"][1].times_s == (5.0, 10.0, 15.0)
+    assert found.rows[1].time_to_equal_s is None
 
 
 def test_without_a_baseline_there_is_no_saving() -> None:
@@ -137,6 +148,20 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
+def test_results_of_another_plan_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    text = 'arms = ["grpo"]\n[budget]\nsamples = 1280\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
+    path.write_text(text)
+    for cell in Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells:
+        cell.result_path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {**cell.overrides, "run.directory": "elsewhere"}
+        cell.result_path.write_text(json.dumps({"overrides": kept}))
+    check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
+    path.write_text(text.replace("1280", "640"))
+    with pytest.raises(UsageError, match=r"schedule\.steps = 20, now it is 10: give the plan another name"):
+        check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
+
+
 def test_many_arms_are_drawn_in_several_pictures_with_the_baseline_in_each(tmp_path: Path) -> None:
     arms = ("grpo", *(f"arm-{number}" for number in range(14)))
     found = table(*(result(arm) for arm in arms), arms=arms)
@@ -164,10 +189,9 @@ def test_ablations_and_lags_share_a_learning_rate() -> None:
     assert tune.families(arms) == ["grpo", "rapid-4", "stale-ppo-1", "rapid-async"]
 
 
-def test_an_arm_without_a_search_is_refused() -> None:
+def test_the_rate_of_a_family_is_that_of_its_members() -> None:
     assert tune.rate_for("stale-ppo-8", {"stale-ppo-1": 2e-5}) == 2e-5
-    with pytest.raises(UsageError, match="run with --tune first"):
-        tune.rate_for("pg", {"grpo": 1e-5})
+    assert tune.rate_for("pg", {"grpo": 1e-5}) is None
 
 
 def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -> None:
@@ -183,8 +207,10 @@ def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -
         ("rapid-4@0.0001", 1000, 1e-4),
         ("rapid-4@0.0002", 1000, 2e-4),
     ]
-    with pytest.raises(UsageError, match="run with --tune first"):
-        Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection())
+    unsearched = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection())
+    assert unsearched.report() == "no run of p has ended yet"
+    with pytest.raises(UsageError, match="arm grpo: no learning rate was searched for it; run with --tune first"):
+        unsearched.run(None, lambda: False)
     for cell, last in zip(trials, (0.2, 0.3, 0.5, 0.4), strict=True):
         cell.result_path.parent.mkdir(parents=True)
         cell.result_path.write_text(json.dumps(result(cell.arm, accuracy=(last,))))

@@ -13,7 +13,7 @@ from tasks.config import TaskConfig
 
 # One digit a number, so that the format is most of the task.
 SUMS = {"name": "bench.table.puzzles:Sums", "params": {"digits": [1, 1]}, "eval": {"size": 10}}
-SPEC = TeachSpec(layers=1, hidden=64, target=0.04, lr=3e-3, batch=64, steps=300, check_every=10)
+SPEC = TeachSpec(layers=1, hidden=64, target=0.04, lr=3e-3, batch=64, right=0.5, steps=300, check_every=20)
 
 
 def task(**changes: Any) -> TaskConfig:
