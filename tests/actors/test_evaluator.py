@@ -121,8 +121,8 @@ def test_weights_that_are_due_are_evaluated_and_told_with_their_version(model, t
             assert (message.result["n_prompts"], message.result["n_samples"]) == (6, 3)
             assert set(message.result["by_difficulty"]) == {"easy", "hard"}
             page = scrape(world.exporter)
-            assert value(page, catalogue.EVAL_VERSION.name) == 10
-            assert value(page, catalogue.EVAL_PASS.name, k="1") == pytest.approx(message.result["pass_at"]["1"]["mean"])
+            assert value(page, catalogue.EVAL_VERSION) == 10
+            assert value(page, catalogue.EVAL_PASS, k="1") == pytest.approx(message.result["pass_at"]["1"]["mean"])
             assert world.hub.hellos[0].role == "evaluator"
             assert world.hub.leases == world.hub.groups == []
         assert world.hub.goodbyes == ["eval-0"]
@@ -151,7 +151,7 @@ def test_it_is_done_with_some_weights_before_it_loads_others_and_takes_the_newes
             left_out = [step for step, is_evaluated in world.told() if not is_evaluated]
             assert (done, left_out) == ([0, 30], [10, 20])
             assert "step 30 was due before" in next(one.reason for one in world.hub.evaluated if one.version == V10)
-            assert value(scrape(world.exporter), catalogue.EVAL_LEFT_OUT.name) == 2
+            assert value(scrape(world.exporter), catalogue.EVAL_LEFT_OUT) == 2
 
     asyncio.run(scenario())
 
