@@ -82,8 +82,14 @@ def test_the_step_after_a_broadcast_has_no_proximal_policy_of_its_own(model_dir,
     # One step later it is the policy of the broadcast, and no longer the one that trains.
     proximal_T = updater.anchors.measure(batch, micro_batches)["proximal"]
     torch.testing.assert_close(proximal_T[micro_batches[0].token_index], before)
+    # The next broadcast moves it on.
     updater.anchors.hold()
     assert updater.anchors.measure(batch, micro_batches) == {}
+    later = engine.plain_logprobs(micro_batches[0], 1.0)
+    updater.update(batch, lr=1e-2)
+    proximal_T = updater.anchors.measure(batch, micro_batches)["proximal"]
+    torch.testing.assert_close(proximal_T[micro_batches[0].token_index], later)
+    assert (later - before).abs().max() > 1e-3
 
 
 def test_the_interpolated_policy_lies_at_the_broadcast_or_where_it_is_put(model_dir, engine) -> None:
