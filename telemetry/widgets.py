@@ -172,7 +172,7 @@ def _evaluation_lines(state: ViewState, width: int) -> list[Text]:
     first, last = state.evaluations[0], state.evaluations[-1]
     pieces = []
     for k, found in last["pass_at"].items():
-        interval = f" {format_number(found['low'])}–{format_number(found['high'])}"
+        interval = f" [{format_number(found['low'])}, {format_number(found['high'])}]"
         pieces.append(Text.assemble((f"pass@{k} ", "dim"), (format_number(found["mean"]), "bold green"), interval))
     pieces.append(Text.assemble(("reward ", "dim"), format_number(last["mean_reward"])))
     since = f", {format_number(first['mean_reward'])} of {first['step']:,}" if first is not last else ""

@@ -47,55 +47,66 @@ class Examiner:
         return self._num_prompts
 
     async def ask_all(self, on_done: Callable[[], None] = lambda: None) -> list[PromptOutcome]:
-        """An outcome for each prompt, in order; `on_done` is called after each. Raises EngineDiedError."""
-        room = asyncio.Semaphore(max(1, self._settings.actors.max_sequences // self._spec.samples))
+        """An outcome for each prompt, in order; `on_done` is called after each. Raises EngineDiedError.
 
-        async def ask(index: int) -> PromptOutcome:
+        The greedy answers come after all others: a decoding step with one of them among its sequences cannot be drawn
+        in one pass (actors.sampler).
+        """
+        spec = self._spec
+        drawn = await self._ask_each("eval", spec.samples, spec.temperature, on_done)
+        greedy = await self._ask_each("greedy", 1, 0.0) if spec.greedy else None
+        return [
+            PromptOutcome(drawn[index], greedy[index][0] if greedy else None, difficulty_of(self._task, index))
+            for index in range(self._num_prompts)
+        ]
+
+    async def _ask_each(
+        self, name: str, count: int, temperature: float, on_done: Callable[[], None] = lambda: None
+    ) -> list[list[Judged]]:
+        """So many completions of each prompt, judged. Rewards of some are computed while others are generated."""
+        room = asyncio.Semaphore(max(1, self._settings.actors.max_sequences // count))
+
+        async def ask(index: int) -> list[Judged]:
             async with room:
                 try:
-                    completions = await self._answer(index)
+                    completions = await self._answer(f"{name}:{index}", index, count, temperature)
                 except PromptFailedError as error:
-                    return self._failed(index, str(error))
+                    return [Judged(None, failure=str(error))] * count
                 finally:
                     on_done()
             return await self._judge(index, completions)
 
         return await asyncio.gather(*(ask(index) for index in range(self._num_prompts)))
 
-    async def _answer(self, index: int) -> list[Completion]:
-        """The completions drawn, and the greedy one after them if there is to be one."""
-        try:
-            prompt = self._text.encode(self._task.prompt(index).messages)
-        except Exception as error:  # The task may be the user's: anything may happen in it.
-            raise PromptFailedError(f"prompt {index}: {type(error).__name__}: {error}") from error
-        limit = self._settings.model.max_context
+    async def _answer(self, name: str, index: int, count: int, temperature: float) -> list[Completion]:
+        settings = self._settings
+        prompt, limit = self._encode(index), settings.model.max_context
         if len(prompt) >= limit:
             raise PromptFailedError(f"prompt {index} has {len(prompt)} tokens, model.max_context is {limit}")
-        requests = [self._request(f"eval:{index}", prompt, self._spec.samples, self._spec.temperature)]
-        if self._spec.greedy:
-            requests.append(self._request(f"greedy:{index}", prompt, 1, 0.0))
+        request = GenerateRequest(
+            entry_id=name,
+            prompt_token_ids=prompt,
+            num_completions=count,
+            max_tokens=min(settings.actors.max_tokens, limit - len(prompt)),
+            temperature=temperature,
+            seed=settings.seed,
+        )
         try:
-            answers = await asyncio.gather(*(self._engine.generate(request) for request in requests))
+            return await self._engine.generate(request)
         except EngineDiedError:
             raise
         except EngineError as error:
             raise PromptFailedError(f"prompt {index}: {error}") from error
-        return [completion for answer in answers for completion in answer]
 
-    def _request(self, name: str, prompt: np.ndarray, count: int, temperature: float) -> GenerateRequest:
-        settings = self._settings
-        return GenerateRequest(
-            entry_id=name,
-            prompt_token_ids=prompt,
-            num_completions=count,
-            max_tokens=min(settings.actors.max_tokens, settings.model.max_context - len(prompt)),
-            temperature=temperature,
-            seed=settings.seed,
-        )
+    def _encode(self, index: int) -> np.ndarray:
+        try:
+            return self._text.encode(self._task.prompt(index).messages)
+        except Exception as error:  # The task may be the user's: anything may happen in it.
+            raise PromptFailedError(f"prompt {index}: {type(error).__name__}: {error}") from error
 
-    async def _judge(self, index: int, completions: Sequence[Completion]) -> PromptOutcome:
+    async def _judge(self, index: int, completions: Sequence[Completion]) -> list[Judged]:
         outcomes = await self._runner.score(index, [self._text.decode(one.token_ids) for one in completions])
-        judged = [
+        return [
             Judged(
                 reward=None if outcome.reward is None else outcome.reward.value,
                 num_tokens=len(completion.token_ids),
@@ -104,13 +115,3 @@ class Examiner:
             )
             for completion, outcome in zip(completions, outcomes, strict=True)
         ]
-        return self._outcome(index, judged)
-
-    def _failed(self, index: int, reason: str) -> PromptOutcome:
-        return self._outcome(index, [Judged(None, failure=reason)] * (self._spec.samples + self._spec.greedy))
-
-    def _outcome(self, index: int, judged: Sequence[Judged]) -> PromptOutcome:
-        count = self._spec.samples
-        return PromptOutcome(
-            judged[:count], judged[count] if self._spec.greedy else None, difficulty_of(self._task, index)
-        )

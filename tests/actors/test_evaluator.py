@@ -232,6 +232,8 @@ def test_each_prompt_is_asked_at_the_temperature_and_once_greedily(model, tmp_pa
     outcomes = ask(model, tmp_path, EvalSpec((1,), 3, 0.7, True), engine)
     asked = {(one.entry_id, one.num_completions, one.temperature) for one in engine.requests}
     assert asked == {(f"eval:{i}", 3, 0.7) for i in range(6)} | {(f"greedy:{i}", 1, 0.0) for i in range(6)}
+    temperatures = [one.temperature for one in engine.requests]
+    assert temperatures == sorted(temperatures, reverse=True), "the greedy ones after all others"
     assert [len(outcome.sampled) for outcome in outcomes] == [3] * 6
     assert all(outcome.greedy is not None for outcome in outcomes)
     assert [outcome.difficulty for outcome in outcomes] == ["easy", "hard"] * 3
@@ -247,8 +249,8 @@ def test_only_the_first_prompts_and_no_greedy_answers_where_so_asked(model, tmp_
 def test_prompts_and_rewards_that_fail_are_counted_with_their_reason(model, tmp_path) -> None:
     spec = EvalSpec((1,), 2, 1.0, True)
     found = summarise(ask(model, tmp_path, spec, NotingEngine(failing="eval:1"), runner_failing=(4,)), spec)
-    # Prompt 1 has no answer and prompt 4 no rewards: three completions each.
-    assert found["unjudged"] == 6
+    # Prompt 1 has no answer but the greedy one, and prompt 4 no rewards: two completions and three.
+    assert found["unjudged"] == 5
     assert found["unjudged_reason"] == "prompt 1: no room"
     assert found["pass_at"]["1"]["prompts"] == 4
     longer = EvalSpec((1,), 2, 1.0, False, prompts=14)

@@ -87,7 +87,7 @@ def test_the_view_shows_the_newest_evaluation_and_of_which_step() -> None:
     records = [make_record(1), make_record(2), make_record(3, eval=told)]
     assert "evaluated" not in plain(figure_lines(view(records=records[:2]), 100))
     shown = plain(figure_lines(view(records=records), 100))
-    assert "evaluated  pass@1 0.25 0.15–0.35  pass@8 0.25 0.15–0.35  reward 0.25  of step 2" in shown
+    assert "evaluated  pass@1 0.25 [0.15, 0.35]  pass@8 0.25 [0.15, 0.35]  reward 0.25  of step 2" in shown
     # The last one comes when there is no record any more to tell it: the hub does.
     state = view(records=records, status=make_status(evaluations=[make_evaluation(3, mean=0.5)]))
     assert "of step 3, 0.25 of 2" in plain(figure_lines(state, 120))

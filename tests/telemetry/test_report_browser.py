@@ -84,8 +84,8 @@ def test_the_pictures_are_there_and_the_console_is_silent(whole: RunData, tmp_pa
         };""",
     )
     assert console == []
-    # All but the entropy, which this run did not measure.
-    assert found["charts"] == len(CHARTS) - 1
+    # All but entropy, KL to a reference and gradient cosine, which this run did not measure.
+    assert found["charts"] == len(CHARTS) - 3
     assert found["curves"] >= found["charts"]
     assert (found["ready"], found["empty"], found["images"]) == ("yes", 0, 0)
     assert found["title"] == "trial – Rapid"
