@@ -8,7 +8,7 @@ import resource
 import signal
 from dataclasses import dataclass
 
-from .seccomp import install
+from .seccomp import install, libc
 
 PR_SET_PDEATHSIG = 1
 OPEN_FILES = 32
@@ -27,7 +27,7 @@ class Limits:
 
 def die_with_parent() -> None:
     """The kernel kills this process when the thread that started it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    libc().prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
 
 
 def keep_only(fds: list[int]) -> None:

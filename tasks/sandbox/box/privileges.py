@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 
 from .jail import die_with_parent
+from .seccomp import libc
 
 CLONE_NEWUSER, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS = 0x10000000, 0x08000000, 0x40000000, 0x04000000
 NAMESPACES = CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWUTS
@@ -29,7 +29,7 @@ def drop_privileges() -> list[str]:
 
 
 def unshare(flags: int) -> bool:
-    return bool(ctypes.CDLL(None).unshare(flags) == 0)
+    return bool(libc().unshare(flags) == 0)
 
 
 def free_uid() -> int:

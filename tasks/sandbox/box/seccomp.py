@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import cache
 
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_SECCOMP = 22
@@ -67,6 +68,12 @@ OPENAT = {"x86_64": 257, "aarch64": 56}
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
+@cache
+def libc() -> ctypes.CDLL:
+    """The C library, looked up once, by the zygote for all that it forks."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def statement(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     """One instruction; jumps count the instructions that are skipped."""
     return struct.pack("=HBBI", code, if_true, if_false, value)
@@ -110,7 +117,6 @@ def build_filter(machine: str, *, may_read_files: bool) -> bytes:
 
 def install(program: bytes) -> None:
     """Filter this process's calls from now on, for good. Raises OSError where the kernel has no such filter."""
-    libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: the number of instructions, and where they are.
     header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
@@ -119,6 +125,6 @@ def install(program: bytes) -> None:
         (PR_SET_SECCOMP, (SECCOMP_MODE_FILTER, header, 0, 0)),
     ):
         wide = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
-        if libc.prctl(option, *wide) != 0:
+        if libc().prctl(option, *wide) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"prctl({option}) failed: {os.strerror(number)}")
