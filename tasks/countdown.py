@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -37,7 +36,7 @@ class CountdownParams(Section):
     operations: int | None = Field(None, ge=1)
     """Operations of the shortest way that the generator knows: the difficulty. None uses all numbers."""
     operators: str = Field("+-*/", min_length=1)
-    """Those that the question names and the generator takes; an answer may take any."""
+    """Those that the generator's own way takes; an answer may take any."""
     smallest: int = Field(1, ge=1)
     """Smallest number given."""
     largest: int = Field(9, le=10_000)
@@ -90,11 +89,11 @@ class Countdown:
 
     def _ask(self, numbers: list[int], target: int) -> str:
         params = self._params
-        given, signs = join_words(numbers, "and"), join_words(params.operators, "or")
+        given = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
         use = f"the numbers {given}, each {'exactly once' if params.use_all else 'at most once'}"
         if self._operations + 1 < params.numbers:
             use = f"{NUMERALS[self._operations + 1]} of the numbers {given}"
-        return f"Write an expression with {signs} that equals {target}. Use {use}."
+        return f"Write an expression that equals {target}. Use {use}."
 
     def judge(self, reference: Any, completion: str) -> float:
         """1 if the last expression of the completion takes the numbers as asked and equals the target exactly."""
@@ -109,12 +108,6 @@ class Countdown:
 def build(config: TaskConfig, split: str) -> GeneratedTask:
     """The task of `split`. Raises TaskError for parameters that cannot be."""
     return GeneratedTask(config, Countdown(read_params(config, CountdownParams)), split)
-
-
-def join_words(words: Iterable[object], link: str) -> str:
-    """ "3, 5 and 8" of 3, 5, 8."""
-    *first, last = map(str, words)
-    return f"{', '.join(first)} {link} {last}" if first else last
 
 
 def draw_expression(numbers: list[int], operators: str, random: Random) -> str:
