@@ -24,6 +24,7 @@ CONTINUES = re.compile(r"\w|\^|%|\.[0-9]")
 SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
 MAX_CHARACTERS = 200
 MAX_TRIES = 10_000
+NUMERALS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 OPERATORS = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult, "/": ast.Div}
 
 
@@ -75,20 +76,24 @@ class Countdown:
         """Different numbers in rising order, so that equal questions have equal texts."""
         params = self._params
         for _ in range(MAX_TRIES):
-            numbers = sorted(random.sample(range(params.smallest, params.largest + 1), params.numbers))
-            solution = draw_expression(random.sample(numbers, self._operations + 1), params.operators, random)
+            numbers = random.sample(range(params.smallest, params.largest + 1), params.numbers)
+            solution = draw_expression(numbers[: self._operations + 1], params.operators, random)
             target = evaluate(ast.parse(solution, mode="eval").body)
             if target is None or target.denominator != 1 or target in numbers:
                 continue
             if 1 <= target <= params.largest_target:
-                reference = {"numbers": numbers, "target": int(target), "solution": solution}
-                return Instance(self._ask(numbers, int(target)), reference, f"{self._operations} operations")
+                reference = {"numbers": sorted(numbers), "target": int(target), "solution": solution}
+                difficulty = "1 operation" if self._operations == 1 else f"{self._operations} operations"
+                return Instance(self._ask(sorted(numbers), int(target)), reference, difficulty)
         raise TaskError(f"task.params of countdown leave no target to reach: {params.model_dump()}")
 
     def _ask(self, numbers: list[int], target: int) -> str:
+        params = self._params
         given = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
-        times = "exactly once" if self._params.use_all else "at most once"
-        return f"Write an expression with + - * / that equals {target}. Use the numbers {given}, each {times}."
+        use = f"the numbers {given}, each {'exactly once' if params.use_all else 'at most once'}"
+        if self._operations + 1 < params.numbers:
+            use = f"{NUMERALS[self._operations + 1]} of the numbers {given}"
+        return f"Write an expression that equals {target}. Use {use}."
 
     def judge(self, reference: Any, completion: str) -> float:
         """1 if the last expression of the completion takes the numbers as asked and equals the target exactly."""

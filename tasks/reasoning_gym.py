@@ -35,7 +35,9 @@ class ReasoningGymTask:
         dials = metadata.get("difficulty")
         if not isinstance(dials, dict) or not dials:
             return None
-        return ", ".join(f"{name} {metadata.get(name, value)}" for name, value in dials.items())
+        # What an entry calls by the name of a dial is its own value, unless it is the table of dials again.
+        own = {name: value for name, value in metadata.items() if not isinstance(value, dict)}
+        return ", ".join(f"{name} {own.get(name, value)}" for name, value in dials.items())
 
     def _read_answer(self, entry: dict[str, Any], index: int) -> str:
         place = f"entry {index} of {self.name}"
@@ -48,7 +50,12 @@ class ReasoningGymTask:
         if self._config.answer != "dataset":
             return judge(self._config.answer, self._config.completion_pattern, prompt.reference, completion)
         given = extract_last(self._config.completion_pattern, completion)
-        return 0.0 if given is None else float(self._dataset.score_answer(given.strip(), prompt.reference))
+        if given is None:
+            return 0.0
+        try:
+            return float(self._dataset.score_answer(given.strip(), prompt.reference))
+        except Exception:  # Some data sets' judges raise on what they cannot read: that is no right answer.
+            return 0.0
 
 
 def build(config: TaskConfig, split: str) -> ReasoningGymTask:

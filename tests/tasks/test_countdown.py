@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from fractions import Fraction
 
@@ -69,6 +70,26 @@ def test_anything_else_is_wrong(completion: str) -> None:
     assert judge(completion) == 0.0
 
 
+def test_the_number_of_operations_is_the_difficulty() -> None:
+    for params, difficulty in (({"operations": 1}, "1 operation"), ({"numbers": 4}, "3 operations")):
+        task = build_task(TaskConfig(name="countdown", params=params))
+        assert difficulty_of(task, 0) == difficulty
+        assert sum(sign in "+-*/" for sign in task.prompt(0).reference["solution"]) == int(difficulty[0])
+
+
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        ({"operations": 1, "operators": "+-"}, r"that equals \d+\. Use two of the numbers"),
+        ({"operators": "+"}, r"that equals \d+\. Use the numbers \d+, \d+ and \d+, each at most once\."),
+        ({"use_all": True}, r"that equals .* each exactly once\."),
+    ],
+)
+def test_the_question_says_what_may_be_used(params: dict[str, object], rule: str) -> None:
+    question = build_task(TaskConfig(name="countdown", params=params)).prompt(0).messages[0]["content"]
+    assert re.search(rule, question), question
+
+
 def test_numbers_may_be_left_out_only_where_not_all_must_be_used() -> None:
     assert judge("3 + 7", target=10) == 1.0
     assert judge("3 + 7", target=10, use_all=True) == 0.0
@@ -105,8 +126,6 @@ def test_each_instance_is_reached_by_its_own_solution(params: dict[str, object])
         assert reference["solution"] not in prompt.messages[0]["content"]
         assert reference["target"] not in reference["numbers"]
         assert max(Counter(reference["numbers"]).values()) == 1
-    operations = params.get("operations", params.get("numbers", 3) - (0 if "operations" in params else 1))
-    assert difficulty_of(task, 0) == f"{operations} operations"
 
 
 def test_the_evaluation_asks_what_training_never_does() -> None:

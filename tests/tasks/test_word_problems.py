@@ -40,7 +40,7 @@ def test_the_reference_is_what_the_text_says(steps: int, multiply: bool) -> None
         assert answer >= 1
         assert task.reward(prompt, f"That makes {answer}.") == 1.0
         assert task.reward(prompt, f"{answer}, no: {answer + 1}") == 0.0
-    assert difficulty_of(task, 7) == f"{steps} steps"
+    assert difficulty_of(task, 7) == ("1 step" if steps == 1 else f"{steps} steps")
 
 
 def test_evaluation_questions_are_held_out() -> None:
