@@ -31,6 +31,8 @@ FREE_TIMEOUT_S = 120.0
 """How long a run that was left behind by a killed experiment may take to end, with its checkpoint."""
 MAX_FAILURES = 2
 _PR_SET_PDEATHSIG = 1
+# Found now: between fork and exec little is safe in a process with threads.
+_LIBC = ctypes.CDLL(None)
 
 
 class RunFailure(Exception):
@@ -190,7 +192,7 @@ class Executor:
 
 def _end_with_parent() -> None:
     """In the child: be told as by Ctrl-C when the experiment is killed, so that no run goes on unseen."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def clean_up(cell: Cell) -> None:

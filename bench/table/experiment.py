@@ -118,7 +118,7 @@ def check_results(cells: Sequence[Cell]) -> None:
         for key in sorted((before.keys() | now.keys()) - OF_THE_MACHINE):
             if before.get(key) != now.get(key):
                 raise UsageError(
-                    f"{cell.result_path} was run with {key} = {before.get(key)!r}, now it is {now.get(key)!r}: give the "
+                    f"{cell.result_path} was run with {key} = {before.get(key)!r}, now {now.get(key)!r}: give the "
                     "plan another name, or delete the results of the old one"
                 )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from bench.table.cell import Cell
 from bench.table.execute import MAX_FAILURES, Executor, Interrupted, RunFailure, clean_up, tail
@@ -94,9 +95,9 @@ def expected_duration(cell: Cell, cells: Sequence[Cell]) -> float | None:
     return fmean(durations) if durations else None
 
 
-def describe(result: dict[str, object]) -> str:
+def describe(result: dict[str, Any]) -> str:
     """One line on a run that has ended."""
-    last = result["curve"][-1]  # type: ignore[index]
+    last = result["curve"][-1]
     accuracy = ", ".join(f"pass@{k} {value['mean']:.3f}" for k, value in last["pass_at"].items())
-    remarks = "".join(f"; {note}" for note in result["notes"])  # type: ignore[attr-defined]
+    remarks = "".join(f"; {note}" for note in result["notes"])
     return f"{result['steps']} steps in {result['wall_s']:.0f} s, {accuracy}{remarks}"

@@ -158,7 +158,7 @@ def test_results_of_another_plan_of_the_same_name_are_refused(tmp_path: Path) ->
         cell.result_path.write_text(json.dumps({"overrides": kept}))
     check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
     path.write_text(text.replace("1280", "640"))
-    with pytest.raises(UsageError, match=r"schedule\.steps = 20, now it is 10: give the plan another name"):
+    with pytest.raises(UsageError, match=r"schedule\.steps = 20, now 10: give the plan another name"):
         check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
 
 

@@ -1,0 +1,25 @@
+"""The held-out curve of a run's result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.table.collect import CollectError, curve
+
+
+def evaluation(step: int) -> dict[str, Any]:
+    return {"step": step, "incarnation": 1, "pass_at": {"1": {"mean": step / 10}}, "mean_reward": 0.5}
+
+
+def test_time_and_samples_come_from_the_records_of_the_step() -> None:
+    records = [{"step": step, "groups": 4} for step in (1, 2, 3)]
+    # Step 9 was evaluated in a life whose steps were repeated and never came to it again.
+    found = curve([evaluation(0), evaluation(2), evaluation(9)], records, [5.0, 11.0, 16.0], group_size=8)
+    assert [(point["step"], point["wall_s"], point["samples"]) for point in found] == [(0, 0.0, 0), (2, 11.0, 64)]
+
+
+def test_a_run_without_an_evaluation_of_its_steps_has_no_result() -> None:
+    with pytest.raises(CollectError, match="no evaluation of any step"):
+        curve([evaluation(0)], [{"step": 1, "groups": 4}], [5.0], group_size=8)
