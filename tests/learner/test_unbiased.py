@@ -19,6 +19,8 @@ from bench.estimator_bias import (
     measure,
 )
 
+pytestmark = pytest.mark.slow
+
 TASK = make_task(2)
 LINE = make_line(TASK, 32, 3)
 NUM_GROUPS = 20_000
