@@ -235,13 +235,15 @@ def _draw_by_lag(figure: Any, records: list[Record]) -> None:
     ratio.plot(lags, values("ratio_mean"), color=BLUE, marker="o", markersize=4, linewidth=1.6, label="mean")
     ratio.set_title("By lag")
     ratio.set_ylabel("π / μ, before the clip")
+    ratio.margins(y=0.18)
     for key, colour, label in (
         ("ess_fraction", GREEN, "effective sample"),
         ("clipped_fraction", RED, "clipped or masked"),
     ):
         shares.plot(lags, values(key, 100), color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
     shares.set_ylabel("%")
-    shares.set_ylim(-4, 104)
+    shares.set_ylim(-4, 128)
+    shares.set_yticks(range(0, 101, 20))
     divergence.plot(
         lags, values("kl_behaviour"), color=ORANGE, marker="o", markersize=4, linewidth=1.6, label="KL(μ‖π)"
     )
@@ -251,7 +253,7 @@ def _draw_by_lag(figure: Any, records: list[Record]) -> None:
         axes.set_xlabel("lag, optimizer steps")
         axes.set_xlim(min(lags) - 0.5, max(lags) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="best", fontsize=8)
+        axes.legend(loc="upper left", fontsize=8)
 
 
 def _finish(axes: Axes, records: list[Record], clock_on: Axes | None = None) -> None:
