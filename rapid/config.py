@@ -9,6 +9,7 @@ from buffer.config import BufferConfig
 from learner.config import AlgorithmConfig, LearnerConfig
 from protocol.config import ModelConfig, ScheduleConfig, ScheduleMode, Section, WeightsConfig
 from tasks.config import TaskConfig
+from tasks.sandbox import Limits
 from telemetry.config import TelemetryConfig, check_dialable
 
 
@@ -80,11 +81,12 @@ class RapidConfig(Section):
 
     def _reward_problems(self) -> list[str]:
         """A worker that is killed at its limit voids the group; a program that takes too long gets 0."""
-        if self.task.is_code and self.task.time_limit_s >= self.actors.reward_timeout_s:
+        limits = Limits(time_s=self.task.time_limit_s)
+        if self.task.is_code and limits.wall_s >= self.actors.reward_timeout_s:
             return [
-                f"task.time_limit_s = {self.task.time_limit_s:g}: expected less than actors.reward_timeout_s = "
-                f"{self.actors.reward_timeout_s:g}, so that a slow program gets 0 and costs no worker; lower one or "
-                "raise the other"
+                f"task.time_limit_s = {limits.time_s:g}, which allows {limits.wall_s:g} s of wall time: expected less "
+                f"than actors.reward_timeout_s = {self.actors.reward_timeout_s:g}, so that a program that waits gets 0 "
+                "and costs no worker; lower one or raise the other"
             ]
         return []
 

@@ -142,8 +142,8 @@ class TaskConfig(Section):
     """Code tasks: what keeps generated programs in. "auto" takes bubblewrap where it works, else "process", which has
     one wall in place of two (docs/sandbox.md)."""
     time_limit_s: float = Field(3.0, gt=0, le=600)
-    """Code tasks: seconds that a program may take to pass all of a problem's tests. Must stay well below
-    actors.reward_timeout_s."""
+    """Code tasks: seconds of processor time, rounded up to whole ones, that a program may take for all of a problem's
+    tests. Of wall time three times as many, at least 5, which must stay below actors.reward_timeout_s."""
     memory_limit_mib: int = Field(512, ge=256)
     """Code tasks: MiB of address space of a program, of which Python and numpy take about 200."""
     limit: int | None = Field(None, ge=1)

@@ -71,7 +71,7 @@ class Sandbox:
         try:
             number, judge = self._running.take_pair()
             with judge:
-                verdict = ask(judge, program, suite, self.limits.time_s)
+                verdict = ask(judge, program, suite, self.limits.wall_s)
             self._running.end_pair(number)
         except BaseException:
             # Whatever it was, that pair is not to be used again.
@@ -180,9 +180,9 @@ class Zygote:
         self._end()
 
 
-def ask(judge: socket.socket, program: str, suite: Suite, time_s: float) -> Verdict:
-    """Hands the program to the judge and waits for the verdict, for `time_s` seconds."""
-    deadline = time.monotonic() + time_s
+def ask(judge: socket.socket, program: str, suite: Suite, wall_s: float) -> Verdict:
+    """Hands the program to the judge and waits for the verdict, for `wall_s` seconds."""
+    deadline = time.monotonic() + wall_s
     try:
         source = program.encode()
     except UnicodeEncodeError as error:  # A lone surrogate.
@@ -193,7 +193,7 @@ def ask(judge: socket.socket, program: str, suite: Suite, time_s: float) -> Verd
             judge.sendall(len(part).to_bytes(HEADER_BYTES, "big") + part)
         answer = json.loads(receive(judge, deadline))
     except TimeoutError:
-        return Verdict(False, f"took longer than {time_s:g} s")
+        return Verdict(False, f"took longer than {wall_s:g} s")
     except (OSError, EOFError, ValueError):
         # The judge has died, of memory or time, over what it was given.
         return Verdict(False, "the tests ended without a verdict")

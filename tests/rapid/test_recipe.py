@@ -135,8 +135,10 @@ def test_truncated_sampling_is_refused() -> None:
 
 
 def test_a_program_must_have_less_time_than_its_reward_worker() -> None:
-    text = problems_of(task={"name": "mbpp", "time_limit_s": 10.0})
-    assert "task.time_limit_s = 10: expected less than actors.reward_timeout_s = 10" in text
+    text = problems_of(task={"name": "mbpp", "time_limit_s": 4.0})
+    assert (
+        "task.time_limit_s = 4, which allows 12 s of wall time: expected less than actors.reward_timeout_s = 10" in text
+    )
 
 
 def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -20,9 +21,15 @@ class Limits:
     """What one check may use. The judge and the candidate have these limits each."""
 
     time_s: float = 3.0
-    """Wall time from handing in the program to the verdict, in seconds."""
+    """Processor time in seconds, rounded up to whole ones. Not wall time: then a verdict would depend on what else the
+    machine does, and learner and engine may leave a check little of it."""
     memory_mib: int = 512
     """Address space, of which Python and numpy take about 200 MiB."""
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time in seconds from handing in the program to the verdict, for programs that wait."""
+        return max(3 * self.time_s, 5.0)
 
 
 def die_with_parent() -> None:
@@ -40,7 +47,7 @@ def keep_only(fds: list[int]) -> None:
 
 def limit(limits: Limits) -> None:
     """Resource limits of this process. With no other process to start, they are those of the whole check."""
-    seconds = int(limits.time_s) + 2
+    seconds = math.ceil(limits.time_s)
     memory = limits.memory_mib * 2**20
     for kind, value in (
         (resource.RLIMIT_AS, memory),

@@ -112,7 +112,7 @@ def run_tests(program: Program, job: bytes, source: bytes) -> dict[str, Any]:
     except ProgramError as error:
         return verdict(f"the program raised {error}")
     except EndedError as error:
-        return verdict(f"the program ended: {error}")
+        return verdict(f"the program ended, by itself or at a limit: {error}")
     except BaseException as error:  # Tests may stumble over what they are given: not passed, whatever it is.
         return verdict(f"the tests raised {type(error).__name__}: {error}")
     return verdict(None if program.num_calls else "the tests called nothing")

@@ -208,7 +208,7 @@ def test_validation_says_what_the_other_way_does_not_contain() -> None:
 
 def test_rewards_come_from_reward_workers_and_the_sandbox_dies_with_them() -> None:
     """The limit marks the sandbox's processes: it stands in their command line."""
-    limit = 7.25
+    limit = 2.25
     solution = read_rows(DATA / "humaneval.jsonl")[1]["canonical_solution"]
 
     def marked() -> list[psutil.Process]:
