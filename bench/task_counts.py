@@ -28,6 +28,24 @@ RESULTS = Path(__file__).parent / "results" / "task_counts_maths.json"
 EXCEPTIONS_SHOWN = 40
 GENERATED = 1000
 ENTRIES = 20
+# Those without which a data set cannot be built.
+PARAMS = {
+    "composite": {"datasets": [{"name": name, "weight": 1, "config": {}} for name in ("chain_sum", "gcd", "maze")]}
+}
+
+
+JUDGED_BY_RULES = "its entries name no answer: any that keeps the rules is right, and its own judge is all there is"
+# Why a set of records has exceptions, for each that has.
+REASONS = {
+    "reasoning_gym ab": "the right answer of that entry is the empty text",
+    "reasoning_gym boxnet": JUDGED_BY_RULES,
+    "reasoning_gym graph_color": JUDGED_BY_RULES,
+    "reasoning_gym propositional_logic": JUDGED_BY_RULES,
+    "reasoning_gym rubiks_cube": JUDGED_BY_RULES,
+    "reasoning_gym rush_hour": JUDGED_BY_RULES,
+    "reasoning_gym game_of_life_halting": "its judge takes any text without a clear yes for no, which is right in most "
+    "entries: do not train on it",
+}
 
 
 @dataclass
@@ -63,6 +81,7 @@ class Count:
             "mutants_scoring_0": {way: f"{zero}/{total}" for way, (zero, total) in self.wrong.items()},
             "difficulties": dict(sorted(self.difficulties.items())),
             "exceptions": self.exceptions[:EXCEPTIONS_SHOWN],
+            "reason": REASONS.get(self.name, "unknown") if self.exceptions else None,
             "exceptions_not_shown": max(0, len(self.exceptions) - EXCEPTIONS_SHOWN),
         }
 
@@ -152,6 +171,7 @@ def count_generated() -> Iterator[Count]:
         ("countdown", {}),
         ("countdown", {"numbers": 3, "operations": 1}),
         ("countdown", {"numbers": 4, "use_all": True, "largest": 25}),
+        ("countdown", {"numbers": 2, "operators": "+-*", "largest": 20, "ordered": True}),
         ("countdown", {"numbers": 6, "largest": 100, "largest_target": 999}),
     ]
     for name, params in cases:
@@ -206,7 +226,8 @@ def count_reasoning_gym() -> Iterator[Count]:
     for dataset in sorted(DATASETS):
         count = Count(f"reasoning_gym {dataset}")
         try:
-            config = TaskConfig(name="reasoning_gym", dataset=dataset, answer="dataset", size=ENTRIES)
+            params = PARAMS.get(dataset, {})
+            config = TaskConfig(name="reasoning_gym", dataset=dataset, params=params, answer="dataset", size=ENTRIES)
             task = build_task(config)
             for index in range(ENTRIES):
                 prompt = task.prompt(index)

@@ -45,6 +45,9 @@ class CountdownParams(Section):
     """Largest target."""
     use_all: bool = False
     """Whether an answer must use each number exactly once. False: at most once."""
+    ordered: bool = False
+    """Whether the numbers stand in an equation in which only the signs are missing: the answer keeps their order, and
+    changes nothing by brackets."""
 
     @model_validator(mode="after")
     def check_together(self) -> CountdownParams:
@@ -58,8 +61,9 @@ class CountdownParams(Section):
             )
         if self.operations is not None and self.operations >= self.numbers:
             raise ValueError(f"operations is {self.operations}: {self.numbers} numbers allow {self.numbers - 1}")
-        if self.use_all and self.operations not in (None, self.numbers - 1):
-            raise ValueError(f"operations is {self.operations}, but use_all = true takes {self.numbers - 1}")
+        for name in ("use_all", "ordered"):
+            if getattr(self, name) and self.operations not in (None, self.numbers - 1):
+                raise ValueError(f"operations is {self.operations}, but {name} = true takes {self.numbers - 1}")
         return self
 
 
@@ -73,22 +77,29 @@ class Countdown:
         self._operations = params.operations or params.numbers - 1
 
     def draw(self, random: Random) -> Instance:
-        """Different numbers in rising order, so that equal questions have equal texts."""
+        """Different numbers, in rising order unless theirs is given: equal questions have equal texts."""
         params = self._params
         for _ in range(MAX_TRIES):
             numbers = random.sample(range(params.smallest, params.largest + 1), params.numbers)
-            solution = draw_expression(numbers[: self._operations + 1], params.operators, random)
+            if params.ordered:
+                solution = draw_signs(numbers, params.operators, random)
+            else:
+                solution = draw_expression(numbers[: self._operations + 1], params.operators, random)
+                numbers.sort()
             target = evaluate(ast.parse(solution, mode="eval").body)
             if target is None or target.denominator != 1 or target in numbers:
                 continue
             if 1 <= target <= params.largest_target:
-                reference = {"numbers": sorted(numbers), "target": int(target), "solution": solution}
+                reference = {"numbers": numbers, "target": int(target), "solution": solution}
                 difficulty = "1 operation" if self._operations == 1 else f"{self._operations} operations"
-                return Instance(self._ask(sorted(numbers), int(target)), reference, difficulty)
+                return Instance(self._ask(numbers, int(target)), reference, difficulty)
         raise TaskError(f"task.params of countdown leave no target to reach: {params.model_dump()}")
 
     def _ask(self, numbers: list[int], target: int) -> str:
         params = self._params
+        if params.ordered:
+            which = "sign is" if params.numbers == 2 else "signs are"
+            return f"Which {which} missing? {' ? '.join(map(str, numbers))} = {target}. Write the whole equation."
         given = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
         use = f"the numbers {given}, each {'exactly once' if params.use_all else 'at most once'}"
         if self._operations + 1 < params.numbers:
@@ -100,9 +111,16 @@ class Countdown:
         expression = last_expression(completion)
         if expression is None:
             return 0.0
-        used, given = Counter(numbers_in(expression)), Counter(reference["numbers"])
-        fits = used == given if self._params.use_all else used <= given
-        return float(fits and evaluate(expression) == reference["target"])
+        return float(self._fits(expression, reference["numbers"]) and evaluate(expression) == reference["target"])
+
+    def _fits(self, expression: ast.expr, given: list[int]) -> bool:
+        """Whether the expression takes the given numbers as it may."""
+        used = numbers_in(expression)
+        if self._params.ordered:
+            # Brackets must not stand in for signs: without them the expression has to be the same.
+            plain = parse_expression(ast.unparse(expression).replace("(", "").replace(")", ""))
+            return used == given and plain is not None and ast.dump(plain) == ast.dump(expression)
+        return Counter(used) == Counter(given) if self._params.use_all else Counter(used) <= Counter(given)
 
 
 def build(config: TaskConfig, split: str) -> GeneratedTask:
@@ -118,6 +136,11 @@ def draw_expression(numbers: list[int], operators: str, random: Random) -> str:
         right = parts.pop(random.randrange(len(parts)))
         parts.append(f"({left} {random.choice(operators)} {right})")
     return parts[0][1:-1]
+
+
+def draw_signs(numbers: list[int], operators: str, random: Random) -> str:
+    """An expression of all `numbers` in their order, without brackets."""
+    return str(numbers[0]) + "".join(f" {random.choice(operators)} {number}" for number in numbers[1:])
 
 
 def last_expression(text: str) -> ast.expr | None:
@@ -150,8 +173,10 @@ def is_arithmetic(node: ast.AST) -> bool:
 
 
 def numbers_in(node: ast.AST) -> list[int]:
-    """The numbers of an expression, with repetitions."""
-    return [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    """The numbers of an expression from left to right, with repetitions."""
+    if isinstance(node, ast.BinOp):
+        return [*numbers_in(node.left), *numbers_in(node.right)]
+    return [node.value] if isinstance(node, ast.Constant) else []
 
 
 def evaluate(node: ast.expr) -> Fraction | None:

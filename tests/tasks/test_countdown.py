@@ -82,12 +82,37 @@ def test_the_number_of_operations_is_the_difficulty() -> None:
     [
         ({"operations": 1, "operators": "+-"}, r"that equals \d+\. Use two of the numbers"),
         ({"operators": "+"}, r"that equals \d+\. Use the numbers \d+, \d+ and \d+, each at most once\."),
+        ({"numbers": 2, "ordered": True}, r"^Which sign is missing\? \d \? \d = \d+\. Write the whole equation\.$"),
         ({"use_all": True}, r"that equals .* each exactly once\."),
     ],
 )
 def test_the_question_says_what_may_be_used(params: dict[str, object], rule: str) -> None:
     question = build_task(TaskConfig(name="countdown", params=params)).prompt(0).messages[0]["content"]
     assert re.search(rule, question), question
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("6 * 2 - 3 = 9", 1.0),
+        ("The signs are * and -: 6 × 2 − 3 = 9", 1.0),
+        ("(6 * 2) - 3 = 9", 1.0),  # brackets that change nothing
+        ("6 - 2 * 3 = 9", 0.0),  # it is 0
+        ("-3 + 6 * 2", 0.0),
+        ("2 * 6 - 3 = 9", 0.0),  # another order
+        ("6 + 3", 0.0),
+        ("9", 0.0),
+    ],
+)
+def test_missing_signs_leave_the_numbers_where_they_are(completion: str, reward: float) -> None:
+    countdown = Countdown(CountdownParams(ordered=True))
+    assert countdown.judge({"numbers": [6, 2, 3], "target": 9}, completion) == reward
+
+
+def test_brackets_do_not_stand_in_for_signs() -> None:
+    countdown = Countdown(CountdownParams(ordered=True))
+    assert countdown.judge({"numbers": [6, 2, 3], "target": 24}, "(6 + 2) * 3") == 0.0
+    assert countdown.judge({"numbers": [6, 2, 3], "target": 12}, "6 + 2 * 3") == 1.0
 
 
 def test_numbers_may_be_left_out_only_where_not_all_must_be_used() -> None:
@@ -113,6 +138,8 @@ def test_a_long_completion_is_read_in_linear_time(text: str) -> None:
         {},
         {"operations": 1, "largest": 20},
         {"numbers": 4, "operators": "+-", "use_all": True},
+        {"numbers": 2, "operators": "+-*", "largest": 20, "ordered": True},
+        {"numbers": 4, "ordered": True},
         {"numbers": 6, "largest": 50, "largest_target": 999},
     ],
 )
@@ -160,6 +187,7 @@ def test_other_seeds_draw_other_prompts_and_the_same_evaluation() -> None:
         ({"operators": "+^"}, r"operators is '\+\^': \['\^'\] are none of"),
         ({"operations": 3}, "operations is 3: 3 numbers allow 2"),
         ({"numbers": 4, "operations": 1, "use_all": True}, "but use_all = true takes 3"),
+        ({"operations": 1, "ordered": True}, "but ordered = true takes 2"),
         ({"smallest": 8}, "expected room for 3 different numbers"),
         ({"smallest": 50, "largest": 60, "operators": "*"}, "leave no target to reach"),
     ],
