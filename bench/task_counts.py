@@ -43,8 +43,8 @@ REASONS = {
     "reasoning_gym propositional_logic": JUDGED_BY_RULES,
     "reasoning_gym rubiks_cube": JUDGED_BY_RULES,
     "reasoning_gym rush_hour": JUDGED_BY_RULES,
-    "reasoning_gym game_of_life_halting": "its judge takes any text without a clear yes for no, which is right in most "
-    "entries: do not train on it",
+    "reasoning_gym game_of_life_halting": "its judge takes any text for a yes, which is right in most entries: it is "
+    "no task to train on",
 }
 
 
