@@ -169,6 +169,9 @@ def test_the_evaluation_asks_what_training_never_does() -> None:
     assert len(set(held_out)) == len(held_out) == 80
     assert asked.isdisjoint(held_out)
     assert held_out[0].endswith(" Go.")
+    # Nor would training with another evaluation, or with none.
+    alone = build_task(config.model_copy(update={"eval": None}))
+    assert asked == {alone.prompt(index).messages[0]["content"] for index in range(len(alone))}
     assert [build_task(config, "eval").prompt(index).messages[0]["content"] for index in range(80)] == held_out
 
 

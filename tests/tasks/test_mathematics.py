@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tasks import mathematics
 from tasks.limited import call_limited
 from tasks.mathematics import is_same_mathematics
 
@@ -25,6 +26,13 @@ def test_an_answer_that_cannot_be_computed_is_wrong_within_seconds(answer: str) 
     begin = time.monotonic()
     assert not is_same_mathematics("5", f"\\boxed{{{answer}}}", answer)
     assert time.monotonic() - begin < 12
+
+
+def test_what_math_verify_cannot_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One power of whole numbers is one call to C: no signal ends it, and it would take minutes.
+    monkeypatch.setattr(mathematics, "verify_text", lambda *_: 3 ** (4 * 10**7) > 0)
+    monkeypatch.setattr(mathematics, "KILL_S", 0.5)
+    assert not is_same_mathematics("x+1", "\\boxed{x}", "x")
 
 
 def test_a_question_is_answered_in_a_process_of_its_own() -> None:
