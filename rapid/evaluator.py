@@ -12,7 +12,6 @@ from typing import Any
 
 import ray
 
-from actors.settings import RolloutSettings
 from rapid.failures import outcome
 from rapid.fleet import LIVED_WELL_S
 from rapid.parts import EvaluatorPart
@@ -55,20 +54,7 @@ class EvaluatorKeeper:
         config = self._plan.config
         self._starts, self._started_s = self._starts + 1, self._clock()
         self._handle = EvaluatorPart.options(**self._options).remote(NAME, self._plan.run_dir, config.telemetry)
-        settings = RolloutSettings(
-            name=NAME,
-            hub_address=self._hub_address,
-            model_path=self._plan.model_dir,
-            model=config.model,
-            actors=config.actors,
-            weights=config.weights,
-            schedule=config.schedule,
-            task=config.task,
-            telemetry=config.telemetry,
-            seed=config.run.seed,
-            cores=self._cores.evaluator,
-            run_dir=self._plan.run_dir,
-        )
+        settings = self._plan.rollout_settings(NAME, self._hub_address, config.run.seed, self._cores.evaluator)
         self._task = self._handle.run.remote(settings)
 
     def tasks(self) -> list[Any]:

@@ -18,7 +18,6 @@ from typing import Any
 import ray
 from ray._private.state import available_resources_per_node
 
-from actors.settings import RolloutSettings
 from protocol.status import FleetStatus
 from rapid.errors import RunFailedError
 from rapid.failures import CLEAN, outcome
@@ -115,20 +114,8 @@ class Fleet:
         self._starts[rollout.index] += 1
         rollout.asked_s, rollout.placed_s, rollout.tell_s = self.clock(), None, _TELL_S[0]
         rollout.handle = ActorPart.options(**self.options).remote(rollout.name, self.plan.run_dir, config.telemetry)
-        settings = RolloutSettings(
-            name=rollout.name,
-            hub_address=self.hub_address,
-            model_path=self.plan.model_dir,
-            model=config.model,
-            actors=config.actors,
-            weights=config.weights,
-            schedule=config.schedule,
-            task=config.task,
-            telemetry=config.telemetry,
-            seed=self._seed(rollout.index),
-            cores=self.cores.actor(rollout.index),
-            run_dir=self.plan.run_dir,
-        )
+        cores = self.cores.actor(rollout.index)
+        settings = self.plan.rollout_settings(rollout.name, self.hub_address, self._seed(rollout.index), cores)
         rollout.placed = rollout.handle.placed.remote()
         rollout.task = rollout.handle.run.remote(settings)
 

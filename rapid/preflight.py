@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.settings import RolloutSettings
 from buffer.errors import LedgerError
 from buffer.machine import Machine
 from learner.checkpoint import ResumeError, ResumePoint, check_resume, model_identity
@@ -37,6 +38,24 @@ class Plan:
     model_dir: Path
     num_prompts: int
     resume: ResumePoint | None
+
+    def rollout_settings(self, name: str, hub_address: str, seed: int, cores: list[int] | None) -> RolloutSettings:
+        """What an actor or the evaluator of this run is told."""
+        config = self.config
+        return RolloutSettings(
+            name=name,
+            hub_address=hub_address,
+            model_path=self.model_dir,
+            model=config.model,
+            actors=config.actors,
+            weights=config.weights,
+            schedule=config.schedule,
+            task=config.task,
+            telemetry=config.telemetry,
+            seed=seed,
+            cores=cores,
+            run_dir=self.run_dir,
+        )
 
 
 def check_run(config: RapidConfig, recipe: Path, *, resume: bool) -> tuple[str, Path]:
