@@ -9,7 +9,7 @@ from typing import Literal
 from tasks.config import CODE_TASKS, TaskConfig
 from tasks.errors import TaskError, UnreachableError
 from tasks.split import First, HeldOut
-from tasks.task import Prompt, Task
+from tasks.task import Prompt, Task, notes_of
 
 Split = Literal["train", "eval"]
 # Imported when used: reasoning-gym and datasets take a second each.
@@ -63,10 +63,10 @@ def validate(config: TaskConfig) -> list[str]:
         except UnreachableError as error:
             return [f"not checked: {error}"]
         return []
-    build_task(config)
+    task = build_task(config)
     if config.eval is not None:
         build_task(config, "eval")
-    return []
+    return notes_of(task)
 
 
 def check_first_prompt(task: Task, name: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from functools import cached_property
 
 from tasks.errors import TaskError
-from tasks.task import Prompt, Reward, Task, check_index, difficulty_of, prompt_key
+from tasks.task import Prompt, Reward, Task, check_index, difficulty_of, notes_of, prompt_key
 
 
 class View:
@@ -18,6 +18,10 @@ class View:
 
     def __len__(self) -> int:
         return len(self._task)
+
+    @property
+    def notes(self) -> list[str]:
+        return notes_of(self._task)
 
     def prompt(self, index: int) -> Prompt:
         return self._task.prompt(index)

@@ -69,7 +69,7 @@ class Task(Protocol):
     Every process builds the task for itself, so `prompt(i)` must give the same prompt in each of them.
 
     A task may have a method `difficulty(index) -> str | None` besides, by whose values `rapid eval` breaks its result
-    down; ask for it by `difficulty_of`.
+    down; ask for it by `difficulty_of`. And it may have `notes`, lines that a run shows at its start; by `notes_of`.
     """
 
     name: str
@@ -91,6 +91,11 @@ def difficulty_of(task: Task, index: int) -> str | None:
     """How hard the prompt of that index is, in the task's own words. None from a task that does not tell."""
     tell = getattr(task, "difficulty", None)
     return None if tell is None else tell(index)
+
+
+def notes_of(task: Task) -> list[str]:
+    """What whoever starts a run should know about the task."""
+    return list(getattr(task, "notes", ()))
 
 
 def as_reward(value: object) -> Reward:

@@ -114,7 +114,9 @@ class SmallCode:
         if level not in LEVELS:
             raise TaskError(f"task.params.level is {level!r}; expected 1, 2 or 3")
         self.name = f"small code, level {level}"
-        self._limits, self._way = Limits(time_s=time_limit_s), choose(sandbox).name
+        way = choose(sandbox)
+        self.notes = [way.note] if way.note else []
+        self._limits, self._way = Limits(time_s=time_limit_s), way.name
         self._sandbox: Sandbox | None = None
         self._specifications = draw_specifications(level, size, seed, split)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks import TaskError
+from tasks import TaskConfig, TaskError, validate
 from tasks.small.code import FAMILIES, SmallCode, draw_specifications
 
 
@@ -40,6 +40,11 @@ def test_evaluation_asks_for_functions_that_are_never_trained_on(level: int) -> 
 def test_difficulty_is_the_level() -> None:
     task = SmallCode(level=2, size=200)
     assert {task.difficulty(index) for index in range(200)} == {"level 1", "level 2"}
+
+
+def test_the_start_of_a_run_says_what_the_other_sandbox_does_not_contain() -> None:
+    config = TaskConfig(name="tasks.small.code:SmallCode", params={"sandbox": "process"}, eval={"size": 5})
+    assert any("without bubblewrap" in note for note in validate(config))
 
 
 def test_an_unknown_level_is_refused() -> None:
