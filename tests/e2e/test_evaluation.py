@@ -34,13 +34,15 @@ def test_evaluations_come_in_with_their_version_and_their_prompts_are_never_trai
     path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     task = ("task.name=jsonl", f"task.path={path}", "task.eval.size=20", "task.eval.k=[1,4]", "task.eval.every=3")
     kept = ("telemetry.samples_every=1", "telemetry.samples_groups=8", "buffer.filter_zero_signal=false")
-    run = start("evaluated", *task, *kept, *SLOW, "schedule.steps=12")
+    # Half a minute, so that the evaluator is there long before the end.
+    slow = ("actors.engine=scripted", "actors.scripted.tokens_per_s=400")
+    run = start("evaluated", *task, *kept, *slow, "schedule.steps=24")
     assert run.finish() == 0, run.output()
 
     # The last weights are evaluated before the run ends, and what a record tells is of steps before it.
     found = read_evaluations(run.folder)
-    assert found[-1]["step"] == 12
-    assert {one["step"] for one in found} <= {0, 3, 6, 9, 12}
+    assert found[-1]["step"] == 24
+    assert {one["step"] for one in found} <= set(range(0, 25, 3))
     assert all(one["source"] == "training" and one["n_prompts"] == 20 and one["n_samples"] == 4 for one in found)
     walls = {record["step"]: record["wall_s"] for record in run.records()} | {0: 0.0}
     assert all(one["wall_s"] == walls[one["step"]] for one in found)
