@@ -111,6 +111,9 @@ class Rollout:
         self._link = HubLink(settings.hub_address, settings.name, self._on_push, metrics_address=exporter.address or "")
         self._work = Workload(settings, task, text, engine, runner, self._activity, self._link, self._mark)
         self._is_leaving = self._is_ending = False
+        self._answered = asyncio.Event()
+        """Whether the hub owes no answer to a request for leases."""
+        self._answered.set()
 
     async def run(self, stop: asyncio.Event, leave: asyncio.Event) -> None:
         """Work until `stop` is set, then hand everything back. Raises what ended the actor otherwise.
@@ -209,10 +212,12 @@ class Rollout:
             version, wait_s = self._engine.version, self._config.lease_wait_s
             assert version is not None
             lease = Lease(name=self._name, max_groups=num_groups, version=version, wait_s=wait_s)
+            self._answered.clear()
             work = await self._link.request(lease, wait_s)
             assert isinstance(work, Work)
             for item in work.items:
                 self._work.begin(item)
+            self._answered.set()
 
     async def _wait_for_room(self) -> int:
         """Until there is something to lease for; how many groups."""
@@ -232,6 +237,8 @@ class Rollout:
         log.info("asked to leave, with %d groups to finish", len(self._work.leases))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.leave_s):
+                # What is granted meanwhile is handed back; after a goodbye it would count as lost.
+                await self._answered.wait()
                 await self._work.wait_until_empty()
         stop.set()
 

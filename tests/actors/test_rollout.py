@@ -268,6 +268,24 @@ def test_an_actor_that_is_to_leave_finishes_what_it_holds_and_says_goodbye(model
     assert len(hub.groups) >= 5
 
 
+def test_an_actor_that_leaves_with_empty_hands_waits_for_what_it_has_asked_for(model):
+    async def scenario():
+        world = World(*model, num_prompts=0)
+        async with running(world):
+            await world.publish(V0)
+            await world.hub.until(lambda: world.hub.leases)
+            world.leave.set()
+            await world.hub.until(lambda: world.hub.last_beat.is_leaving)
+            world.hub.waiting.append(0)
+            async with world.hub.changed:
+                world.hub.changed.notify_all()
+            await world.hub.until(lambda: world.hub.goodbyes)
+            return world.hub
+
+    hub = asyncio.run(scenario())
+    assert [(returned.lease_id, returned.failed) for returned in hub.returns] == [("lease-0", False)]
+
+
 def test_the_hub_hears_at_once_that_an_actor_is_to_leave(model):
     async def scenario():
         world = World(*model, num_prompts=20, heartbeat_s=60, leave_s=0.5, scripted={"tokens_per_s": 5.0})
