@@ -79,25 +79,27 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         },
         "lag_mean": _digits(_weighted_lag(records)),
         "lag_max": max(record["lag_max"] for record in records),
-        "curve": curve(read_evaluations(run.path), records, times, batch),
+        "curve": curve(read_evaluations(run.path), records, times, batch, config["learner"]["snapshot_every"]),
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
 
 
 def curve(
-    evaluations: Sequence[Evaluation], records: Sequence[Record], times: Sequence[float], group_size: int
+    evaluations: Sequence[Evaluation], records: Sequence[Record], times: Sequence[float], group_size: int, every: int
 ) -> list[dict[str, Any]]:
     """One point for each evaluated step: time and samples from the run's records, accuracy from eval.jsonl.
 
-    Step 0 is the model that the run began with.
+    Step 0 is the model that the run began with. A run that was cut off left a snapshot of where it was: a point more
+    than other runs have would count twice in the smoothing, so that only every so many steps and the last one count.
     """
     at = {record["step"]: moment for record, moment in zip(records, times, strict=True)}
     samples, total = {}, 0
     for record in records:
         total += record["groups"] * group_size
         samples[record["step"]] = total
-    lines = {line["step"]: line for line in evaluations if line["step"] == 0 or line["step"] in at}
+    wanted = {0, records[-1]["step"], *(step for step in at if step % every == 0)}
+    lines = {line["step"]: line for line in evaluations if line["step"] in wanted}
     if max(lines, default=0) == 0:
         raise CollectError("eval.jsonl has no evaluation of any step of the run")
     return [

@@ -34,6 +34,7 @@ def cell(places: Places, arm: str = "rapid", seed: int = 0, *, steps: int = 20, 
         "run.directory": str(places.work),
         "schedule.steps": steps,
         "schedule.mode": "alternate" if arm == "rapid" else "sync",
+        "learner.snapshot_every": 5,
     }
     return Cell("task", arm, seed, "recipe.toml", overrides, (1, 4), wall_s, places)
 
