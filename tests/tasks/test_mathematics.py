@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import psutil
 import pytest
 
 from tasks import mathematics
@@ -35,6 +36,10 @@ def test_what_math_verify_cannot_stop_is_killed(monkeypatch: pytest.MonkeyPatch)
     assert not is_same_mathematics("x+1", "\\boxed{x^2}", "x^2")
 
 
+def children() -> set[int]:
+    return {process.pid for process in psutil.Process().children()}
+
+
 def test_a_question_is_answered_in_a_process_of_its_own() -> None:
     parent = os.getpid()
     assert call_limited(lambda: os.getpid() != parent, 5.0, 2**28)
@@ -46,12 +51,11 @@ def test_a_question_that_raises_ends_hangs_or_takes_all_memory_is_answered_no() 
         while True:
             pass
 
+    before = children()
+    assert not call_limited(lambda: bool(1 / 0), 30.0, 2**28)
+    assert not call_limited(lambda: os._exit(0) or True, 30.0, 2**28)
+    assert not call_limited(lambda: len(bytearray(2**30)) > 0, 30.0, 2**28)
     begin = time.monotonic()
-    assert not call_limited(lambda: bool(1 / 0), 5.0, 2**28)
-    assert not call_limited(lambda: os._exit(0) or True, 5.0, 2**28)
-    assert not call_limited(lambda: len(bytearray(2**30)) > 0, 5.0, 2**28)
-    assert time.monotonic() - begin < 4
     assert not call_limited(spin, 0.3, 2**28)
-    assert time.monotonic() - begin < 5
-    with pytest.raises(ChildProcessError):  # No process is left behind.
-        os.waitpid(-1, os.WNOHANG)
+    assert time.monotonic() - begin < 10
+    assert children() <= before, "a process is left behind"
