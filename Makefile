@@ -14,14 +14,15 @@ REQUIREMENTS := requirements/$(DEVICE).txt
 STAMP := $(VENV)/.installed-$(DEVICE)
 BIN := $(VENV)/bin
 
-.PHONY: train test lint unit parts e2e cluster-test dashboards-test docs clean
+.PHONY: train test lint unit parts e2e e2e-longer e2e-shorter cluster-test dashboards-test docs clean
 
 train: $(STAMP)
 	$(BIN)/rapid train $(RECIPE) $(ARGS)
 
-# Runs of the whole system wait for engines much of their time, so that the tests of the parts go beside them.
+# Runs of the whole system wait for engines much of their time, so that two of these go side by side: the tests of the parts
+# and then the shorter half of the runs beside the longer half.
 test: lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target parts e2e
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target parts e2e-longer e2e-shorter
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -35,8 +36,15 @@ unit: $(STAMP)
 parts: $(STAMP)
 	$(BIN)/pytest -m "not cluster" --ignore=tests/e2e $(ARGS)
 
-e2e: $(STAMP)
-	$(BIN)/pytest -m "not cluster" tests/e2e $(ARGS)
+SHORTER := $(addprefix tests/e2e/test_,$(addsuffix .py,autoscaling evaluation table top))
+
+e2e-longer: $(STAMP)
+	$(BIN)/pytest -m "not cluster" tests/e2e $(addprefix --ignore=,$(SHORTER)) $(ARGS)
+
+e2e-shorter: $(STAMP)
+	$(BIN)/pytest -m "not cluster" $(SHORTER) $(ARGS)
+
+e2e: e2e-longer e2e-shorter
 
 # Three hosts out of network namespaces: wants root, iproute2, openssh-server and rsync, so that it is not part of `test`.
 cluster-test: $(STAMP)
