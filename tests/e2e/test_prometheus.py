@@ -104,6 +104,7 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     )
     run.folder = prometheus.runs / RUN
     run.wait_for_step(12)
+    run.wait_until((run.folder / "eval.jsonl").exists, "evaluation")
     # Rates want a window of scrapes, and the next steps.
     first = time.time()
     run.wait_until(lambda: time.time() - first > 25, "time for some scrapes")
@@ -172,6 +173,7 @@ def check_that_the_hub_knows_the_addresses(run: Run) -> None:
         "hub": written(run, "hub"),
         "learner": written(run, "learner-0"),
         "actor-0": written(run, "actor-0"),
+        "eval-0": written(run, "eval-0"),
     }
 
 
