@@ -27,7 +27,7 @@ def evaluated_reward(*options: str) -> float:
     said = rapid("eval", TINY, "--k", "1,4", *options)
     assert said.returncode == 0, said.stderr
     assert re.search(r"pass@4 +\d", said.stdout), said.stdout
-    return float(re.findall(r"mean reward (\S+)", said.stdout)[0])
+    return float(re.findall(r"mean reward +(\S+)", said.stdout)[0])
 
 
 def tokens_per_s(run: Any, actor: str) -> float:
