@@ -73,7 +73,7 @@ class Sandbox:
             with judge:
                 verdict = ask(judge, program, suite, self.limits.wall_s)
             self._running.end_pair(number)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: no process may be left.
             # Whatever it was, that pair is not to be used again.
             self.close()
             raise

@@ -88,7 +88,7 @@ def attempt(action: Any) -> Any:
         return action()
     except ClosedError:
         raise
-    except BaseException as error:
+    except BaseException as error:  # The program may raise anything: that is its answer.
         return {"error": describe(error)}
 
 
