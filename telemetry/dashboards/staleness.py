@@ -16,7 +16,7 @@ def staleness() -> Dashboard:
         "rapid-staleness",
         "staleness",
         "How old what is trained on is, what the importance weights make of it, and what was too old to train on.",
-        {"Lag": _lag(), "Off-policy": _off_policy(), "Too old, and why": _too_old()},
+        {"Lag": _lag(), "Off-policy": [*_off_policy(), *_actors_weights()], "Too old, and why": _too_old()},
     )
 
 
@@ -98,6 +98,11 @@ def _off_policy() -> list[Panel]:
             "run measures no entropy (learner.entropy) or has no reference model (algorithm.kl_coefficient).",
             [Query(RUN.learned(c.LEARNER_ENTROPY), "entropy"), Query(RUN.learned(c.LEARNER_KL_REFERENCE), "KL")],
         ),
+    ]
+
+
+def _actors_weights() -> list[Panel]:
+    return [
         curves(
             "Drift between generator and trainer",
             "Mean |generator - trainer| logprob at equal version. The two programs compute the same model, so that "
