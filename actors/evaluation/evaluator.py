@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from typing import Any
 
@@ -24,6 +23,7 @@ from actors.evaluation.measure import Examiner
 from actors.evaluation.spec import EvalSpec
 from actors.evaluation.summary import summarise
 from actors.hub_link import HubLink
+from actors.priority import give_way
 from actors.rollout import build_engine, cancel_all
 from actors.settings import RolloutSettings
 from actors.text import ChatText
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 _GOODBYE_S = 2.0
 _NICENESS = 10
-"""Where it shares the actors' cores, they come first: at a tenth of their weight it takes what they leave over."""
+"""Where it shares the actors' cores, they come first: at a tenth of their weight it takes what they leave over. Not
+while it starts, which beside busy actors would take minutes."""
 
 
 async def run_evaluator(settings: RolloutSettings, stop: asyncio.Event) -> None:
@@ -56,8 +57,6 @@ async def run_evaluator(settings: RolloutSettings, stop: asyncio.Event) -> None:
 
     section = settings.task.eval
     assert section is not None, "a run without [task.eval] has no evaluator"
-    if section.threads is None:
-        os.nice(_NICENESS)
     spec = EvalSpec.of(section, settings.actors.temperature)
     text = ChatText(settings.model_path, settings.model.system_prompt)
     task = build_task(settings.task, split="eval")
@@ -93,6 +92,7 @@ class Evaluator:
     ) -> None:
         self._name, self._beat_s = settings.name, settings.actors.heartbeat_s
         self._spec, self._examiner, self._engine = spec, examiner, engine
+        self._shares_cores = settings.task.eval is not None and settings.task.eval.threads is None
         self._exporter, self._timeline = exporter, timeline
         self._receiver = WeightReceiver(settings.weights, settings.name, on_gone=self._note_gone)
         self._link = HubLink(
@@ -139,6 +139,8 @@ class Evaluator:
     async def _work(self) -> None:
         self._enter("start", "the engine", "the engine to start")
         await self._engine.start()
+        if self._shares_cores:
+            give_way(_NICENESS)
         while True:
             self._enter("wait", "weights that are due", "weights that are due")
             snapshot = await self._receiver.take()

@@ -84,6 +84,11 @@ class Peer:
         assert isinstance(batch, Batch)
         return batch
 
+    async def pushes(self) -> list[AnyMessage]:
+        """All that was pushed to it. An answer to itself comes after it; one to another client may come before."""
+        await self.status()
+        return [self.pushed.get_nowait() for _ in range(self.pushed.qsize())]
+
     async def status(self) -> Status:
         status = await self.ask(Inspect())
         assert isinstance(status, Status)

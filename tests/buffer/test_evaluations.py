@@ -98,7 +98,7 @@ def test_the_hub_tells_the_evaluator_alone_what_is_due_and_everybody_what_came_o
                 await learner.ask(Commit(batch_id=batch.batch_id, version=v(step + 1)))
                 await learner.ask(Records(records=[make_record(step + 1, wall_s=1.5)]))
                 await learner.ask(scripted_manifest(v(step + 1)))
-            pushed = [evaluator.pushed.get_nowait() for _ in range(evaluator.pushed.qsize())]
+            pushed = await evaluator.pushes()
             assert [one.version.step for one in pushed if isinstance(one, WeightManifest)] == [0, 2]
             assert len(pushed) == 2
             assert (await learner.status()).evaluation_due == v(2)

@@ -41,7 +41,7 @@ def test_prompts_become_batches_and_the_sum_adds_up_on_disk(tmp_path: Path) -> N
                 await learner.ask(Commit(batch_id=batch.batch_id, version=v(step + 1)))
                 await learner.ask(scripted_manifest(v(step + 1)))
             await learner.ask(Settle(version=v(3)))
-            pushed = [actor.pushed.get_nowait() for _ in range(actor.pushed.qsize())]
+            pushed = await actor.pushes()
             assert [x.version for x in pushed if isinstance(x, WeightManifest)] == [v(0), v(1), v(2), v(3)]
             assert any(isinstance(x, Drain) for x in pushed)
 

@@ -11,8 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import psutil
 import pytest
 
+from protocol.blocking import BlockingClient
+from protocol.status import Inspect
+from telemetry.run_dir import RunDirectory
 from tests.e2e.conftest import TINY, rapid
 
 pytestmark = pytest.mark.slow
@@ -28,6 +32,21 @@ def evaluated_reward(*options: str) -> float:
     assert said.returncode == 0, said.stderr
     assert re.search(r"pass@4 +\d", said.stdout), said.stdout
     return float(re.findall(r"mean reward +(\S+)", said.stdout)[0])
+
+
+def stopped_with_leases(run: Any, actor: psutil.Process) -> bool:
+    """Stop an actor; it goes on if it holds no leases at that moment."""
+    (name,) = {Path(file.path).stem for file in actor.open_files() if Path(file.path).parent == run.folder / "logs"}
+    actor.suspend()
+    client = BlockingClient(RunDirectory.open(run.folder).hub_address() or "")
+    try:
+        status = client.request(Inspect(), 10.0)
+    finally:
+        client.close()
+    if any(one.num_leases for one in status.clients if one.name == name):
+        return True
+    actor.resume()
+    return False
 
 
 def tokens_per_s(run: Any, actor: str) -> float:
@@ -57,7 +76,9 @@ def test_a_run_learns_within_its_bound_and_accounts_for_every_prompt(start: Call
 def test_a_killed_actor_is_replaced_and_its_prompts_are_not_lost(start: Callable[..., Any]) -> None:
     run = start("killed", "schedule.steps=100000", "learner.checkpoint_every=100000", "actors.count=2")
     run.wait_for_step(3)
-    run.parts("ActorPart")[0].kill()
+    actor = run.parts("ActorPart")[0]
+    run.wait_until(lambda: stopped_with_leases(run, actor), "actor at work")
+    actor.kill()
     run.wait_until(lambda: "starting it anew" in run.output(), "replacement")
     name = re.findall(r"(actor-\d) ended", run.output())[0]
     log = run.folder / "logs" / f"{name}.log"

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+_PROGRAM = """
+import json, os, subprocess, threading, time
+from actors.priority import give_way
+
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+child = subprocess.Popen(["sleep", "60"])
+give_way(7)
+threads = [os.getpriority(os.PRIO_PROCESS, int(name)) for name in os.listdir("/proc/self/task")]
+print(json.dumps({"threads": threads, "child": os.getpriority(os.PRIO_PROCESS, child.pid)}))
+child.kill()
+"""
+
+
+def test_all_threads_and_children_give_way() -> None:
+    said = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=True)
+    told = json.loads(said.stdout)
+    assert len(told["threads"]) >= 2
+    assert set(told["threads"]) == {7}
+    assert told["child"] == 7
