@@ -9,6 +9,7 @@ was never trained on.
 
 from __future__ import annotations
 
+import abc
 import ast
 import random
 import zlib
@@ -20,7 +21,7 @@ EVAL_SHARE = 8
 """One problem in so many is held out."""
 
 
-class _Puzzles:
+class _Puzzles(abc.ABC):
     """Draws problems until one belongs to the split."""
 
     name = ""
@@ -39,9 +40,9 @@ class _Puzzles:
             if is_held_out(question) == (self._split == "eval"):
                 return Prompt.ask(question, reference=answer)
 
+    @abc.abstractmethod
     def draw(self, random_source: random.Random) -> tuple[str, str]:
         """A question and a right answer."""
-        raise NotImplementedError
 
 
 class Sums(_Puzzles):

@@ -47,6 +47,8 @@ METHODS |= {
     for normaliser in NORMALISERS[1:]
 }
 M2_THRESHOLD = 0.02
+# The same estimator with all ratios 1, by the loss.
+ON_POLICY = {name: options for name, options in METHODS.items() if "kl" not in name and "entropy" not in name}
 
 
 def extras_of(batch: TrainBatch, trainer: torch.Tensor, switches: dict, seed: int = 0) -> dict[str, torch.Tensor]:
