@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,3 +160,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     yield begin
     for run in runs:
         run.kill()
+    # A test that failed half-way may leave some; the next one is not to fail for it.
+    for path in Path(tempfile.gettempdir()).glob("rapid-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -83,13 +83,13 @@ def metrics_of(expr: str) -> set[str]:
     return set(re.findall(r"rapid_\w+", expr))
 
 
-def series_names() -> set[str]:
-    """All series that the catalogue promises."""
+def missing_series(prometheus: PrometheusServer) -> set[str]:
+    """Names that the catalogue promises and Prometheus has not."""
     names = set()
     for metric in METRICS.values():
         suffixes = ("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",)
         names |= {metric.name + suffix for suffix in suffixes}
-    return names
+    return names - set(prometheus.get("label/__name__/values"))
 
 
 def test_every_query_of_every_panel_and_every_rule_has_data(
@@ -111,10 +111,10 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     first = time.time()
     run.wait_until((run.folder / "eval.jsonl").exists, "evaluation")
     run.wait_until(lambda: time.time() - first > 25, "time for some scrapes")
+    run.wait_until(lambda: not missing_series(prometheus), "scrape of what the evaluation exported")
 
     processes = scraped(prometheus)
     assert processes == dict.fromkeys(("hub", "launcher", "learner-0", "actor-0", "eval-0"), "up")
-    assert series_names() - set(prometheus.get("label/__name__/values")) == set()
     assert faults(prometheus) == []
     assert rule_faults(prometheus) == []
     check_values(prometheus)
