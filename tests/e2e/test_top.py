@@ -59,7 +59,14 @@ def test_top_tells_of_a_run_that_goes_on_and_of_one_that_is_over(start: Callable
 
 
 def test_a_replaced_actor_is_told_to_who_watches_over_the_network(start: Callable[..., Any]) -> None:
-    run = start("restarts", "schedule.steps=100000", "actors.engine=scripted", "actors.scripted.tokens_per_s=500")
+    run = start(
+        "restarts",
+        "schedule.steps=100000",
+        "actors.engine=scripted",
+        "actors.scripted.tokens_per_s=500",
+        # However long the new process takes to come, the hub has not given the old one up before.
+        "buffer.client_timeout_s=600",
+    )
     run.wait_for_step(2)
     address = json.loads((run.folder / "hub.json").read_text())["address"]
     run.parts("ActorPart")[0].kill()
