@@ -9,14 +9,17 @@ import psutil
 
 
 def give_way(niceness: int) -> None:
-    """Lower this process and its descendants, with all their threads, to this niceness (0 is usual, 19 the lowest).
+    """Raise the niceness of this process and of its descendants by so much, with all their threads.
 
-    Linux keeps a niceness for each thread, and a new thread takes that of its maker: `os.nice` alone would leave the
-    threads that are there already, such as those that compute, as they were.
+    By so much and not to so much: where a process begins at a niceness of its own, as workers of a Ray cluster may,
+    only root could come back from it. Linux keeps a niceness for each thread, and a new thread takes that of its maker:
+    `os.nice` alone would leave the threads that are there already, such as those that compute, as they were.
     """
     me = psutil.Process()
     for process in (me, *me.children(recursive=True)):
         # Whatever ended meanwhile needs no priority.
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
+        with contextlib.suppress(psutil.Error):
             for thread in process.threads():
-                os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
+                with contextlib.suppress(ProcessLookupError):
+                    before = os.getpriority(os.PRIO_PROCESS, thread.id)
+                    os.setpriority(os.PRIO_PROCESS, thread.id, before + niceness)

@@ -52,6 +52,14 @@ class FewPrompts(CountingTask):
         return "hard" if index % 2 else "easy"
 
 
+@pytest.fixture(autouse=True)
+def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How far evaluators gave way to others; not this process, in which they run here."""
+    asked: list[int] = []
+    monkeypatch.setattr("actors.evaluation.evaluator.give_way", asked.append)
+    return asked
+
+
 def make_settings(folder: Path, hub_address: str, run_dir: Path) -> RolloutSettings:
     return RolloutSettings(
         name="eval-0",
@@ -109,12 +117,13 @@ async def running(world: World) -> AsyncIterator[World]:
 SPEC = EvalSpec((1, 2), 3, 1.0, True)
 
 
-def test_weights_that_are_due_are_evaluated_and_told_with_their_version(model, tmp_path) -> None:
+def test_weights_that_are_due_are_evaluated_and_told_with_their_version(model, tmp_path, given_way) -> None:
     async def scenario() -> None:
         world = World(*model, tmp_path, SPEC)
         async with running(world):
             await world.publish(V10)
             await world.hub.until(lambda: world.hub.evaluated)
+            assert given_way == [10], "it shares the actors' cores"
             (message,) = world.hub.evaluated
             assert message.version == V10
             assert message.result is not None

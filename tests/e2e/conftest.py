@@ -20,6 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from protocol.blocking import BlockingClient
+from protocol.status import Inspect, Status
+from telemetry.run_dir import RunDirectory
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "recipes/tiny.toml"
 _LIMIT_S = 240.0
@@ -83,6 +87,16 @@ class Run:
         found = [process for process in self.processes() if f"ray::{name}" in " ".join(process.cmdline())]
         assert found, f"no process of {name} among {[process.name() for process in self.processes()]}"
         return found
+
+    def status(self) -> Status:
+        """What its hub says."""
+        client = BlockingClient(RunDirectory.open(self.folder).hub_address() or "")
+        try:
+            status = client.request(Inspect(), 10.0)
+        finally:
+            client.close()
+        assert isinstance(status, Status)
+        return status
 
     def ledger(self) -> str:
         """What `rapid ledger` prints."""

@@ -13,12 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.prometheus_server import PrometheusServer
-from protocol.blocking import BlockingClient
-from protocol.status import Inspect, Status
 from telemetry.catalogue import ACTOR_KV_CACHE, METRICS
 from telemetry.dashboards.alerts import ALERTS, KUBERNETES_ALERTS, UNREACHABLE_POD
 from telemetry.metric import Kind
-from telemetry.run_dir import RunDirectory
 from tests.e2e.conftest import ROOT, Run
 
 pytestmark = [
@@ -165,12 +162,7 @@ def check_values(prometheus: PrometheusServer) -> None:
 
 def check_that_the_hub_knows_the_addresses(run: Run) -> None:
     """What a launcher on another machine than the processes would write."""
-    client = BlockingClient(RunDirectory.open(run.folder).hub_address() or "")
-    try:
-        status = client.request(Inspect(), 10.0)
-    finally:
-        client.close()
-    assert isinstance(status, Status)
+    status = run.status()
     told = {"hub": status.metrics_address} | {client.name: client.metrics_address for client in status.clients}
     assert told == {
         "hub": written(run, "hub"),

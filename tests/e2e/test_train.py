@@ -14,9 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from protocol.blocking import BlockingClient
-from protocol.status import Inspect
-from telemetry.run_dir import RunDirectory
 from tests.e2e.conftest import TINY, rapid
 
 pytestmark = pytest.mark.slow
@@ -38,12 +35,7 @@ def stopped_with_leases(run: Any, actor: psutil.Process) -> bool:
     """Stop an actor; it goes on if it holds no leases at that moment."""
     (name,) = {Path(file.path).stem for file in actor.open_files() if Path(file.path).parent == run.folder / "logs"}
     actor.suspend()
-    client = BlockingClient(RunDirectory.open(run.folder).hub_address() or "")
-    try:
-        status = client.request(Inspect(), 10.0)
-    finally:
-        client.close()
-    if any(one.num_leases for one in status.clients if one.name == name):
+    if any(one.num_leases for one in run.status().clients if one.name == name):
         return True
     actor.resume()
     return False
