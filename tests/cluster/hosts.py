@@ -8,6 +8,7 @@ Ray's temporary folder, which holds the home folder, too.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -179,8 +180,9 @@ def _wait_for_sshd(task: subprocess.Popen[bytes]) -> psutil.Process:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and task.poll() is None:
         for process in psutil.Process(task.pid).children(recursive=True):
-            if process.name() == "sshd":
-                return process
+            with contextlib.suppress(psutil.NoSuchProcess):  # such as a `mount` that is done
+                if process.name() == "sshd":
+                    return process
         time.sleep(0.05)
     raise RuntimeError(f"sshd did not start: {task.args}")
 

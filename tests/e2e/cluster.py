@@ -24,7 +24,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import ROOT, command_line
 
 _BIN = Path(sys.executable).parent
 
@@ -110,16 +110,17 @@ class Cluster:
         if self.process.poll() is not None:
             return []
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in children if command_line(child)]
 
     def parts(self) -> list[str]:
         """Rapid's processes on it."""
-        lines = [" ".join(child.cmdline()) for child in self.processes()]
+        lines = [" ".join(command_line(child)) for child in self.processes()]
         return [line for line in lines if "Part" in line or "VLLM" in line]
 
     def nodes(self) -> int:
         """Nodes that live, the head among them: each has one raylet."""
-        return sum(child.name() == "raylet" for child in self.processes())
+        programs = [command_line(child)[:1] for child in self.processes()]
+        return sum(Path(*program).name == "raylet" for program in programs)
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Poll; fails with what Ray says of the cluster when the time is over before."""

@@ -29,6 +29,14 @@ TINY = "recipes/tiny.toml"
 _LIMIT_S = 240.0
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Empty when the process has ended, which it may do between two looks at it."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 @dataclass
 class Run:
     """One `rapid train`, under way or over."""
@@ -84,8 +92,8 @@ class Run:
 
     def parts(self, name: str) -> list[psutil.Process]:
         """The processes of a part, by the name that Ray gives it: "HubPart", "LearnerPart", "ActorPart"."""
-        found = [process for process in self.processes() if f"ray::{name}" in " ".join(process.cmdline())]
-        assert found, f"no process of {name} among {[process.name() for process in self.processes()]}"
+        found = [process for process in self.processes() if f"ray::{name}" in " ".join(command_line(process))]
+        assert found, f"no process of {name} among {[command_line(process)[:2] for process in self.processes()]}"
         return found
 
     def status(self) -> Status:
