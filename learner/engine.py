@@ -148,6 +148,16 @@ class TrainingEngine:
             else:
                 yield name, parameter.detach()
 
+    @property
+    def num_local_parameters(self) -> int:
+        """Of the master weights, this rank's part under ZeRO."""
+        return sum(master.numel() for master in self._masters())
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether the optimizer has its state: after the first step, and after a resume."""
+        return any(self._deepspeed.basic_optimizer.state.get(master) for master in self._masters())
+
     def optimizer_state(self) -> dict[str, torch.Tensor]:
         """This rank's master weights and moments, not copied; only its part of them under ZeRO."""
         state = {}

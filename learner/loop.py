@@ -32,12 +32,13 @@ from learner.checkpoint import CheckpointInfo, model_identity, write_checkpoint
 from learner.engine import NonFiniteGradientError, TrainingEngine
 from learner.evaluations import EvaluationInbox, LastEvaluation
 from learner.link import expect
-from learner.memory import TRIM_EVERY, trim_memory
+from learner.memory import trim_memory
 from learner.ranks import Ranks, join_ranks, leave_ranks
 from learner.record import Timings, step_record
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotWriter
 from learner.update import Update, learning_rate
+from learner.warmup import warm_up
 from protocol.codec import Frame, decode, encode
 from protocol.errors import RefusedError
 from protocol.messages import Batch
@@ -123,6 +124,8 @@ class Learner:
         """The loop; see `run_learner`."""
         self._publish()
         self._prefetch(self._version)
+        self._timeline.enter("start", "a rehearsal of the first step")
+        warm_up(self._settings, self._engine, self._updater, self._ranks)
         if self._settings.resume_from is None:
             self._snapshots.offer(self._version, self._engine)
         self._last_step_s = time.monotonic()
@@ -202,8 +205,7 @@ class Learner:
         if successor.step - self._published.step >= self._settings.schedule.broadcast_every:
             timings.publish_s = self._publish()
         self._record(batch, data, update, lr, timings)
-        if successor.step % TRIM_EVERY == 0:
-            trim_memory()
+        trim_memory()
 
     def _update_or_note(self, batch: Batch, data: TrainBatch, lr: float) -> Update:
         try:

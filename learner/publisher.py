@@ -4,16 +4,19 @@
     worker thread         checksums, then the announcement to the hub
     server thread         answers Fetch with Chunk, in an event loop of its own that owns the socket
 
-The newest two versions are kept, so that a fetch under way survives one publication. A displaced buffer is never
-reused: the socket may still be sending from it, and the memory goes when the last chunk has left.
+The newest two versions are kept, so that a fetch under way survives one publication. The memory of a displaced one
+takes the next copy, once the last chunk of it has left the socket: memory that is new to the process costs more than
+the copy (0.83 s against 0.02 s for 269 MB on a virtual machine).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -71,20 +74,30 @@ class WeightCopy:
     dtypes: list[str] = field(default_factory=list)
     shapes: list[list[int]] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    buffer: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    data: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    """The buffer, uint8."""
 
     @classmethod
     def allocate(cls, version: PolicyVersion, num_bytes: int) -> WeightCopy:
         """An empty copy with room for `num_bytes`."""
-        return cls(version, buffer=torch.empty(num_bytes, dtype=torch.uint8))
+        return cls(version, data=np.empty(num_bytes, np.uint8))
+
+    @property
+    def is_being_sent(self) -> bool:
+        """Whether a chunk of it is still somewhere: each holds on to the buffer, as nobody else but this copy does."""
+        return sys.getrefcount(self.data) > 2
+
+    def reuse(self, version: PolicyVersion) -> WeightCopy:
+        """An empty copy in the same buffer; this one is not to be used any more."""
+        return WeightCopy(version, data=self.data)
 
     def add(self, name: str, weight: torch.Tensor) -> None:
         """Append a weight. Raises ValueError when it does not fit into the buffer."""
         start, size = sum(self.sizes), weight.numel() * weight.element_size()
-        if start + size > len(self.buffer):
-            raise ValueError(f"weight {name} needs {size} bytes at {start}, the buffer has {len(self.buffer)}")
+        if start + size > len(self.data):
+            raise ValueError(f"weight {name} needs {size} bytes at {start}, the buffer has {len(self.data)}")
         # Flat bytes on both sides: a view of another dtype would need an aligned start.
-        self.buffer[start : start + size].copy_(weight.contiguous().flatten().view(torch.uint8))
+        torch.from_numpy(self.data[start : start + size]).copy_(weight.contiguous().flatten().view(torch.uint8))
         self.names.append(name)
         self.dtypes.append(str(weight.dtype).removeprefix("torch."))
         self.shapes.append(list(weight.shape))
@@ -92,15 +105,15 @@ class WeightCopy:
 
     def checksums(self) -> list[str]:
         """xxh3_64 of each weight's bytes, 16 hexadecimal digits."""
-        data = self.buffer.numpy()
         ends = np.cumsum(self.sizes).tolist()
-        return [xxhash.xxh3_64_hexdigest(data[end - size : end]) for size, end in zip(self.sizes, ends, strict=True)]
+        parts = zip(self.sizes, ends, strict=True)
+        return [xxhash.xxh3_64_hexdigest(self.data[end - size : end]) for size, end in parts]
 
     def chunk(self, offset: int, size: int) -> Chunk:
         """Bytes [offset, offset + size), not copied; fewer at the end. Raises RefusedError past the end."""
-        if offset >= len(self.buffer):
-            raise RefusedError("bad_offset", f"offset {offset} of {len(self.buffer)} bytes of version {self.version}")
-        return Chunk(version=self.version, offset=offset, data=self.buffer.numpy()[offset : offset + size])
+        if offset >= len(self.data):
+            raise RefusedError("bad_offset", f"offset {offset} of {len(self.data)} bytes of version {self.version}")
+        return Chunk(version=self.version, offset=offset, data=self.data[offset : offset + size])
 
 
 class WeightPublisher:
@@ -121,6 +134,8 @@ class WeightPublisher:
         self._announce = announce
         self._count_bytes = count_bytes
         self._served: dict[PolicyVersion, WeightCopy] = {}
+        # Filled by the server's thread, emptied by the learner's.
+        self._displaced: deque[WeightCopy] = deque(maxlen=KEPT_VERSIONS)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="rapid-publish")
         self._under_way: Future[float] | None = None
         self._loop = asyncio.new_event_loop()
@@ -144,11 +159,19 @@ class WeightPublisher:
         checksums and announcement took.
         """
         self.wait()
-        copy = WeightCopy.allocate(version, source.num_weight_bytes)
+        copy = self._empty_copy(version, source.num_weight_bytes)
         for name, weight in source.iter_weights():
             copy.add(name, weight)
         self._under_way = self._worker.submit(self._publish, copy)
         return self._under_way
+
+    def _empty_copy(self, version: PolicyVersion, num_bytes: int) -> WeightCopy:
+        for _ in range(len(self._displaced)):
+            copy = self._displaced.popleft()
+            if not copy.is_being_sent and len(copy.data) == num_bytes:
+                return copy.reuse(version)
+            self._displaced.append(copy)
+        return WeightCopy.allocate(version, num_bytes)
 
     def wait(self) -> None:
         """Until the publication under way is announced. Raises what went wrong with it."""
@@ -175,7 +198,7 @@ class WeightPublisher:
     def _serve_copy(self, copy: WeightCopy) -> None:
         self._served[copy.version] = copy
         for version in sorted(self._served)[:-KEPT_VERSIONS]:
-            del self._served[version]
+            self._displaced.append(self._served.pop(version))
 
     async def _answer(self, peer: bytes, message: AnyMessage) -> AnyMessage:
         if not isinstance(message, Fetch):

@@ -83,6 +83,12 @@ class Updater:
         update = self._describe(batch, found_T, sums, grad_norm, len(micro_batches))
         return update if cosine is None else replace(update, extra=update.extra | {"gradient_cosine": cosine})
 
+    def rehearse(self, batch: TrainBatch) -> None:
+        """Forward and backward passes over the batch, shared among the ranks, that add a gradient of 0."""
+        for micro_batch in self.lay_out(batch):
+            logprobs_K, _ = self._token_logprobs(micro_batch)
+            self._engine.backward(0.0 * logprobs_K.sum(), is_last=False)
+
     def lay_out(self, batch: TrainBatch) -> list[MicroBatch]:
         """This rank's part of the batch; as many micro-batches as on every other rank."""
         hands = split_groups(batch.group_tokens(), self._ranks.world_size)
@@ -102,10 +108,7 @@ class Updater:
         self, batch: TrainBatch, micro_batch: MicroBatch, extras: Extras, *, is_last: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """One micro-batch's gradient; its (2, K) log-probabilities and clipped tokens, and its metrics."""
-        has_bonus = self._algorithm.entropy_coefficient > 0
-        logprobs_K, entropy_K = self._engine.token_logprobs(
-            micro_batch, self._temperature, self._learner.entropy or has_bonus, has_bonus
-        )
+        logprobs_K, entropy_K = self._token_logprobs(micro_batch)
         loss, metrics, clipped_K = self._loss(batch, micro_batch, extras, logprobs_K, entropy_K)
         if not bool(loss.detach().isfinite()):
             raise NonFiniteGradientError(
@@ -115,6 +118,12 @@ class Updater:
         if entropy_K is not None:
             metrics["entropy"] = entropy_K.detach().sum() / batch.num_tokens
         return torch.stack([logprobs_K.detach(), clipped_K]), metrics
+
+    def _token_logprobs(self, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        has_bonus = self._algorithm.entropy_coefficient > 0
+        return self._engine.token_logprobs(
+            micro_batch, self._temperature, self._learner.entropy or has_bonus, has_bonus
+        )
 
     def _loss(
         self,

@@ -19,9 +19,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     model_dir = make_model(tmp_path_factory.mktemp("model"))
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     stages = [{"name": str(stage), "stage": stage} for stage in range(4)]
-    run_ranks(SCRIPT, [str(model_dir), str(one), json.dumps(stages[:1])], 1)
-    run_ranks(SCRIPT, [str(model_dir), str(two), json.dumps(stages)], 2)
+    in_bf16 = {"name": "bf16", "stage": 1, "dtype": "bfloat16"}
+    run_ranks(SCRIPT, [str(model_dir), str(one), json.dumps([stages[0], *with_rehearsed(in_bf16)])], 1)
+    run_ranks(SCRIPT, [str(model_dir), str(two), json.dumps([x for one in stages for x in with_rehearsed(one)])], 2)
     return one, two
+
+
+def with_rehearsed(training: dict) -> list[dict]:
+    """The same training once more, after a rehearsal."""
+    return [training, {**training, "name": f"{training['name']}-rehearsed", "is_rehearsed": True}]
 
 
 @pytest.mark.slow
@@ -37,6 +43,16 @@ def test_two_ranks_equal_one_rank(stage: int, trained: tuple[Path, Path]) -> Non
     for note, expected_note in zip(notes, expected_notes, strict=True):
         assert note["loss"] == pytest.approx(expected_note["loss"], abs=1e-5)
         assert note["grad_norm"] == pytest.approx(expected_note["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "name"), [(0, "bf16"), (1, "0"), (1, "1"), (1, "2"), (1, "3")])
+def test_a_rehearsal_changes_nothing(folder: int, name: str, trained: tuple[Path, Path]) -> None:
+    expected = load_file(trained[folder] / f"{name}.safetensors")
+    weights = load_file(trained[folder] / f"{name}-rehearsed.safetensors")
+    assert weights.keys() == expected.keys()
+    for key, weight in weights.items():
+        torch.testing.assert_close(weight, expected[key], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

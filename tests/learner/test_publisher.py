@@ -9,6 +9,7 @@ import torch
 import xxhash
 
 from learner.publisher import WeightCopy, WeightPublisher
+from protocol.codec import encode
 from protocol.endpoint import Client
 from protocol.errors import RefusedError
 from protocol.messages import Chunk, Fetch, WeightManifest
@@ -120,3 +121,42 @@ def test_a_copy_refuses_more_than_it_has_room_for() -> None:
     copy = WeightCopy.allocate(PolicyVersion(1, 0), 4)
     with pytest.raises(ValueError, match=r"needs 8 bytes at 0, the buffer has 4"):
         copy.add("w", torch.zeros(2))
+
+
+def test_the_memory_of_a_displaced_copy_takes_the_next_one(publisher) -> None:
+    for step in range(4):
+        publisher.publish(PolicyVersion(1, step), Weights())
+    publisher.wait()
+    served = fetch(publisher, *(Fetch(version=PolicyVersion(1, step), offset=0, size=22) for step in (2, 3)))
+    assert [chunk.version.step for chunk in served] == [2, 3]
+    # Two are served and one is free: the fourth took the first one's.
+    copies = [*publisher._served.values(), *publisher._displaced]
+    assert len({id(copy.data) for copy in copies}) == 3
+
+
+def test_a_copy_that_is_being_sent_is_not_written_over() -> None:
+    copy = WeightCopy.allocate(PolicyVersion(1, 0), 22)
+    for name, weight in Weights().iter_weights():
+        copy.add(name, weight)
+    assert not copy.is_being_sent
+    chunk = copy.chunk(4, 8)
+    assert copy.is_being_sent
+    frames = encode(chunk)
+    del chunk
+    assert copy.is_being_sent
+    del frames
+    assert not copy.is_being_sent
+
+
+def test_a_reader_of_an_old_copy_keeps_its_bytes(publisher) -> None:
+    weights = Weights()
+    publisher.publish(PolicyVersion(1, 0), weights)
+    publisher.wait()
+    held = publisher._served[PolicyVersion(1, 0)].chunk(0, 22)
+    before = held.data.copy()
+    for tensor in weights.tensors.values():
+        tensor.fill_(7.0)
+    for step in range(1, 6):
+        publisher.publish(PolicyVersion(1, step), weights)
+    publisher.wait()
+    assert np.array_equal(held.data, before)

@@ -2,9 +2,9 @@
 
     train_rank.py MODEL_DIR OUT_DIR TRAININGS RANK NUM_RANKS PORT
 
-TRAININGS is a JSON list of {"name", "stage", "algorithm", "row_layout"}, the last two optional. For each, two optimizer
-off-policy steps on scripted batches; rank 0 writes the weights to OUT_DIR/NAME.safetensors and
-what the steps did to OUT_DIR/NAME.json.
+TRAININGS is a JSON list of {"name", "stage", "algorithm", "row_layout", "dtype", "is_rehearsed"}, all but the name
+optional. For each, two off-policy optimizer steps on scripted batches; rank 0 writes the weights to
+OUT_DIR/NAME.safetensors and what the steps did to OUT_DIR/NAME.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,14 @@ def main() -> None:
 
 
 def train(
-    model_dir: Path, out: Path, ranks: Ranks, stage: int = 0, algorithm: dict | None = None, row_layout: str = "auto"
+    model_dir: Path,
+    out: Path,
+    ranks: Ranks,
+    stage: int = 0,
+    algorithm: dict | None = None,
+    row_layout: str = "auto",
+    dtype: str = "float32",
+    is_rehearsed: bool = False,
 ) -> None:
     # A large eps: Adam would otherwise forgive a gradient of the wrong scale, and make much of rounding in small ones.
     config = learner_config(
@@ -48,7 +55,7 @@ def train(
         gradient_cosine_every=None if stage == 3 else 2,
     )  # fmt: skip
     loss = AlgorithmConfig(**(algorithm or {}))
-    engine = TrainingEngine(load_model(model_dir), config, ranks)
+    engine = TrainingEngine(load_model(model_dir, dtype), config, ranks)
     anchors = Anchors(
         engine, loss, 1.0, ranks,
         reference=FrozenPolicy(load_model(model_dir), row_layout, ranks.device),
@@ -57,6 +64,8 @@ def train(
     updater = Updater(engine, config, loss, 1.0, ranks, anchors)
     anchors.hold()
     notes = []
+    if is_rehearsed:
+        updater.rehearse(build_batch(make_groups(model_dir, PolicyVersion(1, 7)), Lineage(), PolicyVersion(1, 7)))
     for step in range(2):
         version = PolicyVersion(1, step)
         batch = build_batch(make_groups(model_dir, version), Lineage(), version)
@@ -75,8 +84,8 @@ def train(
         out.with_suffix(".json").write_text(json.dumps(notes))
 
 
-def load_model(model_dir: Path) -> LlamaForCausalLM:
-    return LlamaForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa")
+def load_model(model_dir: Path, dtype: str = "float32") -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), attn_implementation="sdpa")
 
 
 if __name__ == "__main__":
