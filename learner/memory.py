@@ -9,6 +9,8 @@ import psutil
 
 SPARE_BYTES = 2**30
 """Resident memory beyond what is in use that is never given back."""
+SPARE_SHARE = 0.75
+"""The same as a share of what is in use, for models whose steps need more."""
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -23,7 +25,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def trim_memory() -> bool:
-    """Return the heap's free pages to the system if the process holds more of them than it uses; whether it did.
+    """Return the heap's free pages to the system if the process holds many more than it uses; whether it did.
 
     A step needs most of what the step before has freed, and memory that is new to the process is expensive: after a
     trim every eighth step a tenth of all time was page faults. But micro-batches differ in shape, so that the heap
@@ -40,7 +42,7 @@ def trim_memory() -> bool:
     heap = look()
     # The heap's own count of what is free goes on after its pages are given back; what is resident tells.
     used = heap.uordblks + heap.hblkhd
-    is_too_much: bool = psutil.Process().memory_info().rss - used > max(SPARE_BYTES, used)
+    is_too_much: bool = psutil.Process().memory_info().rss - used > max(SPARE_BYTES, SPARE_SHARE * used)
     if is_too_much:
         trim(0)
     return is_too_much
