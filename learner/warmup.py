@@ -25,22 +25,21 @@ def warm_up(settings: LearnerSettings, engine: TrainingEngine, updater: Updater,
 
     Weights, optimizer state and random numbers are as before.
     """
-    updater.rehearse(made_up_batch(settings, engine, ranks))
+    updater.rehearse(made_up_batch(settings, int(engine.model.config.vocab_size)))
     if ranks.device.type == "cpu":
         # glibc keeps what is freed (PROCESS_ENVIRONMENT), and its next owners find pages that are there.
         moments = 0 if engine.has_moments else 8 * engine.num_local_parameters
         torch.empty(moments + _PUBLISHED_COPIES * engine.num_weight_bytes, dtype=torch.uint8).fill_(0)
 
 
-def made_up_batch(settings: LearnerSettings, engine: TrainingEngine, ranks: Ranks) -> TrainBatch:
-    """A full micro-batch for each rank, in the shape of groups of the run."""
+def made_up_batch(settings: LearnerSettings, vocabulary: int) -> TrainBatch:
+    """A micro-batch for each rank in the shape of groups of the run, as full as whole groups make it."""
     prompt = min(_PROMPT_TOKENS, settings.model.max_context // 2)
     room = max(1, (settings.learner.micro_batch_tokens - prompt) // settings.group_size)
     length = min(room, settings.model.max_context - prompt)
     each = max(1, settings.learner.micro_batch_tokens // (prompt + settings.group_size * length))
-    groups = each * ranks.world_size
+    groups = each * settings.world_size
     completions, tokens = groups * settings.group_size, groups * settings.group_size * length
-    vocabulary = int(engine.model.config.vocab_size)
     return TrainBatch(
         prompt_ids_P=torch.arange(groups * prompt) % vocabulary,
         prompt_lengths_N=torch.full((groups,), prompt),
