@@ -86,7 +86,8 @@ def _describe(
             "clipped_fraction": float(unit_clipped.mean()),
             "ess_fraction": effective_sample_fraction(ratios),
         }
-    kl = exp_ratio(token_log_ratios) - 1 - token_log_ratios
+    # Rounding takes what is nearly 0 below it.
+    kl = (exp_ratio(token_log_ratios) - 1 - token_log_ratios).clamp(min=0)
     return {**shares, "kl_behaviour": float(kl.mean())}
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from learner.diagnostics import batch_diagnostics, effective_sample_fraction
@@ -101,6 +101,7 @@ def test_order_of_tokens_does_not_matter(order, level):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20))
+@example([3.4e-19])
 def test_kl_is_never_negative_and_ess_is_a_fraction(log_ratios):
     trainer, zeros = torch.tensor(log_ratios), torch.zeros(len(log_ratios))
     index = torch.arange(len(log_ratios))

@@ -152,6 +152,7 @@ def test_a_reader_of_an_old_copy_keeps_its_bytes(publisher) -> None:
     weights = Weights()
     publisher.publish(PolicyVersion(1, 0), weights)
     publisher.wait()
+    fetch(publisher, Fetch(version=PolicyVersion(1, 0), offset=0, size=22))  # by then it is served
     held = publisher._served[PolicyVersion(1, 0)].chunk(0, 22)
     before = held.data.copy()
     for tensor in weights.tensors.values():
