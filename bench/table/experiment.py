@@ -134,7 +134,7 @@ def _cells(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
             arm,
             seed,
             model=_taught_model(plan, task),
-            lr=tune.rate_for(arm, found) if plan.learning_rates else None,
+            lr=tune.rate_for(_searched(plan, arm), found) if plan.learning_rates else None,
             root=ROOT,
         )
         for seed in seeds
@@ -150,12 +150,17 @@ def _trials(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
         raise UsageError("--tune: the plan has no [learning_rates]; add values and a task")
     _, arms, _ = _select(plan, selection)
     cells = []
-    for arm in tune.families(arms):
+    for arm in tune.families([_searched(plan, arm) for arm in arms]):
         for lr in rates.values:
             model = _taught_model(plan, rates.task)
             cell = make_cell(plan, places, rates.task, arm, rates.seed, model=model, lr=lr, root=ROOT)
             cells.append(cell.named(tune.arm_and_rate(arm, lr)))
     return cells
+
+
+def _searched(plan: Plan, arm: str) -> str:
+    """The arm whose search decides on this one's learning rate."""
+    return plan.baseline if plan.learning_rates is not None and plan.learning_rates.of_baseline else arm
 
 
 def _taught_model(plan: Plan, task: str) -> str | None:

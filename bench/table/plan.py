@@ -90,7 +90,7 @@ class CustomArm(Section):
 
 
 class LearningRates(Section):
-    """The search for a learning rate, the same for every arm, and what it found."""
+    """The search for a learning rate, the same for every arm, or for the baseline alone."""
 
     values: tuple[float, ...] = Field(min_length=2)
     """Learning rates that are tried."""
@@ -98,6 +98,8 @@ class LearningRates(Section):
     """The one task it is done on."""
     seed: int = 1000
     """The one seed, which is none of those of the experiment."""
+    of_baseline: bool = False
+    """Whether the search is for the baseline alone, and all arms train at what is best for it."""
 
 
 class Plan(Section):

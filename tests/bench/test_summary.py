@@ -217,3 +217,18 @@ def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -
     assert len(load_results(tmp_path / "r" / "p")) == 0  # trials are no results
     cells = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0])).cells
     assert {cell.arm: cell.overrides["learner.lr"] for cell in cells} == {"grpo": 2e-4, "rapid-4": 1e-4}
+
+
+def test_a_search_for_the_baseline_decides_for_all_arms(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'arms = ["grpo", "rapid-4"]\n[budget]\nsamples = 1280\n[learning_rates]\nvalues = [1e-4, 2e-4]\n'
+        'task = "digits"\nof_baseline = true\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
+    )
+    trials = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(), is_tuning=True).cells
+    assert [cell.arm for cell in trials] == ["grpo@0.0001", "grpo@0.0002"]
+    for cell, last in zip(trials, (0.2, 0.3), strict=True):
+        cell.result_path.parent.mkdir(parents=True)
+        cell.result_path.write_text(json.dumps(result(cell.arm, accuracy=(last,))))
+    cells = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0])).cells
+    assert {cell.arm: cell.overrides["learner.lr"] for cell in cells} == {"grpo": 2e-4, "rapid-4": 2e-4}
