@@ -106,7 +106,7 @@ class Rollout:
         self._activity = Activity(exporter)
         self._activity.on_change = self._mark
         self._beat_now = asyncio.Event()
-        self._receiver = WeightReceiver(settings.weights, settings.name)
+        self._receiver = WeightReceiver(settings.weights, settings.label)
         self._driver = EngineDriver(engine, self._receiver, self._activity, self._mark, self._beat_now.set)
         self._link = HubLink(settings.hub_address, settings.name, self._on_push, metrics_address=exporter.address or "")
         self._work = Workload(settings, task, text, engine, runner, self._activity, self._link, self._mark)

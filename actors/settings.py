@@ -42,6 +42,11 @@ class RolloutSettings(Section):
     """The run's folder."""
 
     @property
+    def label(self) -> str:
+        """Its name and the run's, for what lies beside that of other runs."""
+        return f"{self.run_dir.name}-{self.name}"
+
+    @property
     def index(self) -> int:
         """The number in the name."""
         return int(self.name.rpartition("-")[2])

@@ -17,12 +17,15 @@ ENGINE_PREFIX = "rapid-engine-"
 _SHARED_MEMORY = Path("/dev/shm")
 # One file being loaded by the engine, one being filled with the next version.
 _NUM_FILES = 2
+# File systems take 255 bytes.
+_NAME_LENGTH = 100
 
 
 class SnapshotStore:
     """Two files of one actor, in shared memory if they fit, else in the folder for temporary files.
 
-    Each file is locked as long as its actor lives, so that those of a killed actor are known and removed.
+    The end of `name` is part of theirs. Each file is locked as long as its actor lives, so that those of a killed actor
+    are known and removed.
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
@@ -62,7 +65,7 @@ class SnapshotStore:
     def _open_files(self, num_bytes: int) -> None:
         folder = self._folder or choose_folder(_NUM_FILES * num_bytes)
         remove_orphans(folder)
-        safe_name = "".join(letter if letter.isalnum() else "_" for letter in self._name)
+        safe_name = "".join(letter if letter.isalnum() else "_" for letter in self._name)[-_NAME_LENGTH:]
         for _ in range(_NUM_FILES):
             descriptor, path = tempfile.mkstemp(prefix=f"{_PREFIX}{safe_name}-", dir=folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)

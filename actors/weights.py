@@ -44,7 +44,7 @@ class WeightReceiver:
     """Fetches the newest weights that were offered. Used from one event loop, in which `run` is a task.
 
     Args:
-        name: the actor's, for its files.
+        name: for its files.
         folder: where the files go. None takes shared memory if they fit.
         on_gone: called with a version that the publisher has no more, which is then given up. None asks again until
             newer weights are offered, as there must be some.

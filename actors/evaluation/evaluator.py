@@ -94,7 +94,7 @@ class Evaluator:
         self._spec, self._examiner, self._engine = spec, examiner, engine
         self._shares_cores = settings.task.eval is not None and settings.task.eval.threads is None
         self._exporter, self._timeline = exporter, timeline
-        self._receiver = WeightReceiver(settings.weights, settings.name, on_gone=self._note_gone)
+        self._receiver = WeightReceiver(settings.weights, settings.label, on_gone=self._note_gone)
         self._link = HubLink(
             settings.hub_address,
             settings.name,

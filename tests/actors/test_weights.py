@@ -162,7 +162,7 @@ def test_a_manifest_whose_sizes_do_not_follow_from_its_shapes_is_ignored(module,
 
 
 def test_files_of_a_dead_actor_are_removed_and_those_of_a_living_one_are_not(tmp_path):
-    store = SnapshotStore("actor-1", tmp_path)
+    store = SnapshotStore("r" * 300 + "-actor-1", tmp_path)
     living = store.take(100)
     orphan = tmp_path / "rapid-weights-actor_0-abc"
     orphan.write_bytes(b"x")

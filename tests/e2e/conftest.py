@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,7 +115,11 @@ class Run:
         """No process of the run lives, and none of its temporary files is there."""
         assert self.processes() == []
         assert list(Path(tempfile.gettempdir()).glob("rapid-*")) == []
-        assert [path for path in Path("/dev/shm").glob("rapid-*") if is_orphan(path)] == []
+        assert [path for path in self.weight_files() if is_orphan(path)] == []
+
+    def weight_files(self) -> list[Path]:
+        """Its actors' in shared memory; those of a run beside this one are left out."""
+        return list(Path("/dev/shm").glob(f"rapid-weights-{re.sub(r'[^A-Za-z0-9]', '_', self.folder.name)}_*"))
 
     def kill(self) -> None:
         """End everything that is left, whatever happened."""

@@ -70,6 +70,7 @@ def test_a_killed_actor_is_replaced_and_its_prompts_are_not_lost(start: Callable
     run.wait_for_step(3)
     actor = run.parts("ActorPart")[0]
     run.wait_until(lambda: stopped_with_leases(run, actor), "actor at work")
+    assert len(run.weight_files()) == 4
     actor.kill()
     run.wait_until(lambda: "starting it anew" in run.output(), "replacement")
     name = re.findall(r"(actor-\d) ended", run.output())[0]
