@@ -39,8 +39,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the run's folder."""
-        return f"{self.task}.{self.arm}.{self.seed}"
+        """Name of the run, and of its folder. The arms of a search for learning rates are no names to `rapid`."""
+        return f"{self.task}.{self.arm.replace('@', '-at-')}.{self.seed}"
 
     def named(self, arm: str) -> Cell:
         """The same run under another arm's name."""

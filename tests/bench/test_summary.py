@@ -15,6 +15,7 @@ from bench.table.draw import draw_all
 from bench.table.experiment import Experiment, Selection, check_results
 from bench.table.summary import Table, load_results, summarise
 from bench.table.text import interval, percent, render, render_table
+from rapid.config import RunConfig
 from rapid.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,6 +228,7 @@ def test_a_search_for_the_baseline_decides_for_all_arms(tmp_path: Path) -> None:
     )
     trials = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(), is_tuning=True).cells
     assert [cell.arm for cell in trials] == ["grpo@0.0001", "grpo@0.0002"]
+    assert RunConfig(name=trials[0].name).name == "digits.grpo-at-0.0001.1000"
     for cell, last in zip(trials, (0.2, 0.3), strict=True):
         cell.result_path.parent.mkdir(parents=True)
         cell.result_path.write_text(json.dumps(result(cell.arm, accuracy=(last,))))
