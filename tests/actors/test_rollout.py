@@ -164,7 +164,8 @@ def test_what_an_actor_did_stands_in_its_metrics(model):
         async with one_reward_failing(model) as world:
             drawn = sum(len(group.token_ids) for group in world.hub.groups)
             # Rates and sums reach the exporter with the next heartbeat.
-            await asyncio.sleep(0.2)
+            seen = len(world.hub.heartbeats)
+            await world.hub.until(lambda: len(world.hub.heartbeats) > seen + 1)
             return drawn, await asyncio.to_thread(scrape, world.exporter)
 
     drawn, samples = asyncio.run(scenario())

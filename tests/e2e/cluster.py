@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,6 +52,8 @@ class Cluster:
         self.environment.pop("RAY_ADDRESS", None)
         command = [_BIN / "ray", "start", "--head", "--block", "--port", self.address.split(":")[1]]
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard.split(":")[1]]
+        # By default one port for all of a machine's nodes, whose agents are left without where another has it.
+        command += ["--dashboard-agent-listen-port", str(free_port())]
         command += ["--temp-dir", self.folder, "--disable-usage-stats", *options]
         self.log = Path(self.folder, "start.log")
         with self.log.open("wb") as output:
@@ -135,7 +138,7 @@ class Cluster:
         self.process.send_signal(signal.SIGTERM)
         psutil.wait_procs(children, 10)
         for process in children:
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)

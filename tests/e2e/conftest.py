@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -113,9 +114,16 @@ class Run:
 
     def assert_left_nothing(self) -> None:
         """No process of the run lives, and none of its temporary files is there."""
-        assert self.processes() == []
+        self.wait_for_no_process()
         assert list(Path(tempfile.gettempdir()).glob("rapid-*")) == []
         assert [path for path in self.weight_files() if is_orphan(path)] == []
+
+    def wait_for_no_process(self) -> None:
+        """Ray's workers end a moment after what started them."""
+        deadline = time.monotonic() + 15
+        while left := self.processes():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
 
     def weight_files(self) -> list[Path]:
         """Its actors' in shared memory; those of a run beside this one are left out."""
@@ -124,7 +132,8 @@ class Run:
     def kill(self) -> None:
         """End everything that is left, whatever happened."""
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def is_orphan(path: Path) -> bool:
@@ -135,18 +144,6 @@ def is_orphan(path: Path) -> bool:
         except BlockingIOError:
             return False
     return True
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_temporary_folder() -> Iterator[None]:
-    """For all that these tests start, so that what is left there was left by them. Short, since sockets lie there."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-    ):
-        patch.setenv("TMPDIR", folder)
-        patch.setattr(tempfile, "tempdir", folder)
-        yield
 
 
 def rapid(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

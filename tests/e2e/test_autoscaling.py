@@ -43,8 +43,8 @@ def assert_nothing_was_lost(run: Run) -> None:
 
 
 def test_slow_generation_brings_actors_up_to_the_most_and_no_further(start: Callable[..., Run]) -> None:
-    # 256 tokens a step, so that a learner of up to a second a step calls for four actors and more.
-    slow = ("actors.scripted.tokens_per_s=60", "actors.max_tokens=8", "learner.batch_groups=4")
+    # 256 tokens a step, so that a learner of up to 1.9 s a step calls for four actors and more.
+    slow = ("actors.scripted.tokens_per_s=40", "actors.max_tokens=8", "learner.batch_groups=4")
     run = start("up", *ENDLESS, *STEADY, *SCRIPTED, *slow, "actors.scaling=advice", "actors.settle_s=10")
     run.wait_for_step(1)
     assert (actors(run)["wanted"], len(run.parts("ActorPart"))) == (1, 1)

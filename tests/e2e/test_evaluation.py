@@ -101,7 +101,9 @@ def test_a_killed_evaluator_is_replaced_and_one_beyond_its_restarts_is_a_warning
 
 
 def test_the_end_does_not_wait_for_an_evaluator_that_is_gone(start: Callable[..., Any]) -> None:
-    run = start("alone", *SLOW, "schedule.steps=60", "task.eval.every=5", "actors.restarts=0")
+    # The evaluator has to come in, and to be killed, before the last step.
+    slower = ("actors.engine=scripted", "actors.scripted.tokens_per_s=1000")
+    run = start("alone", *slower, "schedule.steps=60", "task.eval.every=5", "actors.restarts=0")
     run.wait_until(lambda: bool(evaluated_steps(run)), "evaluation")
     run.parts("EvaluatorPart")[0].kill()
     assert run.finish() == 0, run.output()

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
         f"run.directory={prometheus.runs}",
         "schedule.steps=100000",
         "learner.checkpoint_every=5",
-        "buffer.client_timeout_s=5",
+        "buffer.client_timeout_s=15",
         "task.eval.every=2",
         # It is not to learn: once a task is solved, groups without a signal keep the engine busy between rare steps.
         "learner.lr=1e-6",
@@ -110,10 +111,10 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     run.wait_until(lambda: time.time() - first > 25, "time for some scrapes")
     run.wait_until(lambda: not missing_series(prometheus), "scrape of what the evaluation exported")
 
-    processes = scraped(prometheus)
-    assert processes == dict.fromkeys(("hub", "launcher", "learner-0", "actor-0", "eval-0"), "up")
-    assert faults(prometheus) == []
-    assert rule_faults(prometheus) == []
+    everyone = dict.fromkeys(("hub", "launcher", "learner-0", "actor-0", "eval-0"), "up")
+    settle(lambda: scraped(prometheus), everyone)
+    settle(lambda: faults(prometheus), [])
+    settle(lambda: rule_faults(prometheus), [])
     check_values(prometheus)
     check_that_the_hub_knows_the_addresses(run)
     check_that_targets_follow(run, prometheus)
@@ -122,6 +123,14 @@ def test_every_query_of_every_panel_and_every_rule_has_data(
     assert run.finish() == 0
     assert list((prometheus.runs / ".targets").iterdir()) == []
     wait_for_no_targets(prometheus)
+
+
+def settle(look: Callable[[], Any], expected: Any) -> None:
+    """Until it is so: a busy machine may let one scrape of a second pass by."""
+    deadline = time.monotonic() + 45
+    while (found := look()) != expected:
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
 
 
 def rule_faults(prometheus: PrometheusServer) -> list[str]:
@@ -149,9 +158,7 @@ def check_values(prometheus: PrometheusServer) -> None:
         return [float(one["value"][1]) for one in result]
 
     # That of Kubernetes: of each part as many are reached as the hub, or the launcher, knows of.
-    reached = prometheus.get("query", query=UNREACHABLE_POD.value)["result"]
-    missing = {one["metric"]["part"]: float(one["value"][1]) for one in reached}
-    assert missing == {"hub": 0, "launcher": 0, "learner": 0, "actor": 0}
+    settle(lambda: missed(prometheus), {"hub": 0, "launcher": 0, "learner": 0, "actor": 0})
     assert newest("ledger", "Prompts unaccounted for") == [0]
     assert newest("health", "Since anything moved")[0] < 20
     assert newest("health", "Room to the bound")[0] >= 0
@@ -160,16 +167,22 @@ def check_values(prometheus: PrometheusServer) -> None:
     assert 0 < float(kv_cache["value"][1]) <= 1
 
 
+def missed(prometheus: PrometheusServer) -> dict[str, float]:
+    """Processes of each part that are not reached."""
+    result = prometheus.get("query", query=UNREACHABLE_POD.value)["result"]
+    return {one["metric"]["part"]: float(one["value"][1]) for one in result}
+
+
 def check_that_the_hub_knows_the_addresses(run: Run) -> None:
     """What a launcher on another machine than the processes would write."""
+    processes = {"hub": "hub", "learner": "learner-0", "actor-0": "actor-0", "eval-0": "eval-0"}
+    settle(lambda: told_addresses(run), {name: written(run, process) for name, process in processes.items()})
+
+
+def told_addresses(run: Run) -> dict[str, str]:
+    """What the hub says where each process serves its metrics."""
     status = run.status()
-    told = {"hub": status.metrics_address} | {client.name: client.metrics_address for client in status.clients}
-    assert told == {
-        "hub": written(run, "hub"),
-        "learner": written(run, "learner-0"),
-        "actor-0": written(run, "actor-0"),
-        "eval-0": written(run, "eval-0"),
-    }
+    return {"hub": status.metrics_address} | {client.name: client.metrics_address for client in status.clients}
 
 
 def written(run: Run, process: str) -> str:

@@ -46,7 +46,7 @@ def test_a_run_leaves_what_its_report_shows(start: Callable[..., Any]) -> None:
     answer = rapid("report", str(run.folder))
     assert answer.returncode == 0, answer.stderr
     assert 'id="timeline"' in (run.folder / "report.html").read_text()
-    assert run.processes() == []
+    run.wait_for_no_process()
 
 
 @pytest.mark.skipif(
@@ -64,7 +64,7 @@ def test_trackers_get_every_step_and_go_on_after_a_resume(
         run = start("tracked", "actors.engine=scripted", trackers, f"schedule.steps={steps}", options=options)
         assert run.finish() == 0, run.output()
         assert "failed" not in run.output()
-        assert run.processes() == []
+        run.wait_for_no_process()
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     assert [point.step for point in events.Scalars("rapid.learner/reward_mean")] == list(range(1, 8))

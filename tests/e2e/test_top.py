@@ -55,7 +55,7 @@ def test_top_tells_of_a_run_that_goes_on_and_of_one_that_is_over(start: Callable
     assert (gone.returncode, gone.stdout) == (2, "")
     assert f"its hub at {address} does not answer" in gone.stderr
     assert len(gone.stderr.splitlines()) == 1
-    assert run.processes() == []
+    run.wait_for_no_process()
 
 
 def test_a_replaced_actor_is_told_to_who_watches_over_the_network(start: Callable[..., Any]) -> None:

@@ -101,20 +101,21 @@ def test_a_run_that_fails_for_want_of_actors_keeps_what_was_learned(start: Calla
 
 
 def test_ctrl_c_ends_cleanly_and_resume_goes_on(start: Callable[..., Any], tmp_path: Path) -> None:
-    first = start("resumed", "schedule.steps=12")
+    first = start("resumed", "schedule.steps=100000")
     first.wait_for_step(4)
     first.interrupt()
     assert first.finish() == 0, first.output()
     done = first.records()[-1]["step"]
-    assert 4 <= done < 12
+    assert done >= 4
     assert (first.folder / "checkpoints" / f"step-{done:06d}" / "learner.json").is_file()
     assert "adds up" in first.ledger()
     first.assert_left_nothing()
 
-    second = start("resumed", "schedule.steps=12", options=("--resume",))
+    last = done + 8
+    second = start("resumed", f"schedule.steps={last}", options=("--resume",))
     assert second.finish() == 0, second.output()
     records = second.records()
-    assert [record["step"] for record in records] == list(range(1, 13))
+    assert [record["step"] for record in records] == list(range(1, last + 1))
     assert {record["incarnation"] for record in records if record["step"] > done} == {2}
     assert max(record["lag_max"] for record in records) <= 2
     assert "adds up" in second.ledger()
@@ -142,7 +143,7 @@ def test_ctrl_c_while_parts_start_ends_it_at_once(
     begin = time.monotonic()
     run.interrupt()
     assert run.finish() == 130
-    assert time.monotonic() - begin < 20, "a second, and what Ray takes to end"
+    assert time.monotonic() - begin < 60, "a second, and what Ray takes to end: the worker sleeps for two minutes"
     assert "rapid: interrupted while the learner started: nothing was trained" in run.output()
     assert "Traceback" not in run.output()
     run.assert_left_nothing()

@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 from learner.presets import PRESETS
 from tests.learner.learner_kit import make_model, run_ranks
 
+# The fixture runs three processes, each of up to 280 s.
+pytestmark = pytest.mark.timeout(900)
+
 SCRIPT = Path(__file__).with_name("train_rank.py")
 TIGHT = {"weight_clip": 1.1, "weight_clip_low": 0.9}
 METHODS = {

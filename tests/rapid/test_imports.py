@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -37,11 +37,17 @@ def test_imports_nothing_heavy(module: str) -> None:
 
 
 def test_help_answers_in_under_a_second() -> None:
-    # The best of three: other tests may be using the machine.
+    # The processor's time, and the best of three: others may be using the machine.
     times = []
     for _ in range(3):
-        start = time.monotonic()
+        before = processor_s()
         done = subprocess.run([sys.executable, "-m", "rapid.cli", "--help"], capture_output=True, text=True, check=True)
-        times.append(time.monotonic() - start)
+        times.append(processor_s() - before)
     assert all(command in done.stdout for command in ("train", "eval", "top", "report", "ledger", "doctor"))
     assert min(times) < 1.0
+
+
+def processor_s() -> float:
+    """Of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -100,8 +100,8 @@ def test_a_prompt_that_cannot_be_made_fails_all_its_completions() -> None:
 
 
 def test_a_hanging_reward_is_killed_and_the_others_are_scored_by_a_new_worker(tmp_path: Path) -> None:
-    first, hung, last = score(["pid", "hang", "pid"], config=unruly(tmp_path), timeout_s=0.5)
-    assert "took longer than 0.5 s; its process was killed" in hung.failure
+    first, hung, last = score(["pid", "hang", "pid"], config=unruly(tmp_path), timeout_s=2)
+    assert "took longer than 2 s; its process was killed" in hung.failure
     assert value(first) == int((tmp_path / "hanging").read_text()) != value(last)
 
 
@@ -140,13 +140,16 @@ def test_asynchronous_rewards_run_side_by_side() -> None:
     assert [value(outcome) for outcome in score(["4"] * 4, config=meeting)] == [4.0] * 4
 
 
-def test_an_asynchronous_reward_that_never_ends_is_stopped_without_costing_its_worker() -> None:
+def test_an_asynchronous_reward_that_never_ends_is_stopped_without_costing_its_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.process.GRACE_S", 30.0)  # how soon the worker says so is not what is looked at
     outcomes = score(["9", "9"], config=TaskConfig(name="tests.tasks.unruly:Meeting"), timeout_s=0.5)
     assert [outcome.failure for outcome in outcomes] == ["the reward function took longer than 0.5 s"] * 2
 
 
 def test_what_a_reward_started_is_killed_with_it(tmp_path: Path) -> None:
-    (outcome,) = score(["hang_with_child"], config=unruly(tmp_path), timeout_s=0.5)
+    (outcome,) = score(["hang_with_child"], config=unruly(tmp_path), timeout_s=2)
     assert "took longer" in outcome.failure
     wait_for_end(int((tmp_path / "child").read_text()))
 
