@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 
 import psutil
 
@@ -33,8 +32,7 @@ def trim_memory() -> bool:
 
     Does nothing where the C library is not glibc, or older than 2.33.
     """
-    name = ctypes.util.find_library("c")
-    library = ctypes.CDLL(name) if name else None
+    library = ctypes.CDLL(None)
     trim, look = getattr(library, "malloc_trim", None), getattr(library, "mallinfo2", None)
     if trim is None or look is None:
         return False

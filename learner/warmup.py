@@ -25,7 +25,8 @@ def warm_up(settings: LearnerSettings, engine: TrainingEngine, updater: Updater,
 
     Weights, optimizer state and random numbers are as before.
     """
-    updater.rehearse(made_up_batch(settings, int(engine.model.config.vocab_size)))
+    with torch.random.fork_rng():  # a model with dropout draws some
+        updater.rehearse(made_up_batch(settings, int(engine.model.config.vocab_size)))
     if ranks.device.type == "cpu":
         # glibc keeps what is freed (PROCESS_ENVIRONMENT), and its next owners find pages that are there.
         moments = 0 if engine.has_moments else 8 * engine.num_local_parameters

@@ -15,6 +15,7 @@ from telemetry.evaluations import Evaluation, read_evaluations
 from telemetry.record import Record, elapsed_s
 from telemetry.run_dir import RunDirectory
 
+ROOT = Path(__file__).resolve().parents[2]
 FORMAT = 1
 # One column each; the rest of metrics.jsonl is left behind.
 KEPT = (
@@ -54,7 +55,7 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
     config, times = run.read_config(), elapsed_s(records)
     batch = config["actors"]["group_size"]
     time = split_time(read_timelines(run.timeline))
-    return {
+    result = {
         "format": FORMAT,
         "task": cell.task,
         "arm": cell.arm,
@@ -83,6 +84,16 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
+    return {**result, **{key: without_machine(result[key]) for key in ("command", "overrides", "config")}}
+
+
+def without_machine(value: Any) -> Any:
+    """The same with paths from the repository's root, or from the home folder: results are read elsewhere, too."""
+    if isinstance(value, str):
+        return value.replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+    if isinstance(value, dict):
+        return {key: without_machine(one) for key, one in value.items()}
+    return [without_machine(one) for one in value] if isinstance(value, list) else value
 
 
 def curve(

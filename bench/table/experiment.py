@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.table import tune
 from bench.table.arms import expand, nearest
 from bench.table.cell import RAPID, Cell, Places
+from bench.table.collect import ROOT
 from bench.table.draw import draw_all
 from bench.table.execute import Executor
 from bench.table.plan import Plan, check_fairness, make_cell, read_plan
@@ -22,7 +23,6 @@ from rapid.errors import UsageError
 from rapid.models import default_cache
 from telemetry.run_dir import write_atomically
 
-ROOT = Path(__file__).resolve().parents[2]
 # Overrides that say where things lie, and nothing about what is run.
 OF_THE_MACHINE = {"run.directory", "model.path"}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.table.collect import CollectError, curve
+from bench.table.collect import ROOT, CollectError, curve, without_machine
 
 
 def evaluation(step: int) -> dict[str, Any]:
@@ -29,3 +30,8 @@ def test_the_snapshot_of_an_interruption_is_no_point_of_the_curve() -> None:
 def test_a_run_without_an_evaluation_of_its_steps_has_no_result() -> None:
     with pytest.raises(CollectError, match="no evaluation of any step"):
         curve([evaluation(0)], [{"step": 1, "groups": 4}], [5.0], group_size=8, every=1)
+
+
+def test_a_result_holds_no_path_of_the_machine() -> None:
+    config = {"run": {"directory": f"{ROOT}/runs/x"}, "seeds": [1, f"{Path.home()}/.cache/model"]}
+    assert without_machine(config) == {"run": {"directory": "runs/x"}, "seeds": [1, "~/.cache/model"]}

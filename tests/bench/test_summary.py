@@ -195,12 +195,18 @@ def test_the_rate_of_a_family_is_that_of_its_members() -> None:
     assert tune.rate_for("pg", {"grpo": 1e-5}) is None
 
 
-def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -> None:
-    path = tmp_path / "p.toml"
+def write_plan(folder: Path, of_search: str = "") -> Path:
+    """Two arms and a search for their learning rates."""
+    path = folder / "p.toml"
     path.write_text(
         'arms = ["grpo", "rapid-4"]\n[budget]\nsamples = 1280\n[learning_rates]\nvalues = [1e-4, 2e-4]\n'
-        'task = "digits"\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
+        f'task = "digits"\n{of_search}[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
     )
+    return path
+
+
+def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -> None:
+    path = write_plan(tmp_path)
     trials = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(), is_tuning=True).cells
     assert [(cell.arm, cell.seed, cell.overrides["learner.lr"]) for cell in trials] == [
         ("grpo@0.0001", 1000, 1e-4),
@@ -221,11 +227,7 @@ def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -
 
 
 def test_a_search_for_the_baseline_decides_for_all_arms(tmp_path: Path) -> None:
-    path = tmp_path / "p.toml"
-    path.write_text(
-        'arms = ["grpo", "rapid-4"]\n[budget]\nsamples = 1280\n[learning_rates]\nvalues = [1e-4, 2e-4]\n'
-        'task = "digits"\nof_baseline = true\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
-    )
+    path = write_plan(tmp_path, "of_baseline = true\n")
     trials = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(), is_tuning=True).cells
     assert [cell.arm for cell in trials] == ["grpo@0.0001", "grpo@0.0002"]
     assert RunConfig(name=trials[0].name).name == "digits.grpo-at-0.0001.1000"
