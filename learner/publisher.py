@@ -190,12 +190,13 @@ class WeightPublisher:
             sizes=copy.sizes,
             checksums=copy.checksums(),
         )
-        self._loop.call_soon_threadsafe(self._serve_copy, copy)
+        # Announced only once it is served; the version that it displaces is then free for the next publication.
+        asyncio.run_coroutine_threadsafe(self._serve_copy(copy), self._loop).result()
         self._announce(manifest)
         log.info("published weights %s, %d bytes", copy.version, manifest.num_bytes)
         return time.monotonic() - start
 
-    def _serve_copy(self, copy: WeightCopy) -> None:
+    async def _serve_copy(self, copy: WeightCopy) -> None:
         self._served[copy.version] = copy
         for version in sorted(self._served)[:-KEPT_VERSIONS]:
             self._displaced.append(self._served.pop(version))
