@@ -73,6 +73,8 @@ class TaskEntry(Section):
     """Path of the recipe, from the repository's root."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Overrides for all arms on this task, "section.key"."""
+    budget: Budget | None = None
+    """When a run on this task ends. None: as on the others."""
     teach: TeachSpec | None = None
     """The tiny model that is taught the task first and then takes the place of `model.path`. None keeps that of the
     recipe."""
@@ -114,7 +116,7 @@ class Plan(Section):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     """`run.seed` of the runs."""
     budget: Budget
-    """When a run ends."""
+    """When a run ends, unless its task says otherwise."""
     evaluation: Evaluation = Evaluation()
     """The held-out curve."""
     set: dict[str, Any] = Field(default_factory=dict)
@@ -212,9 +214,10 @@ def make_cell(
     overrides["run.directory"] = str(places.work)
     overrides["task.eval.size"] = plan.evaluation.size
     config = _resolve(recipe, overrides, f"{task}, arm {arm}")
-    overrides["schedule.steps"] = _steps(plan.budget, config, f"{task}, arm {arm}")
+    budget = entry.budget or plan.budget
+    overrides["schedule.steps"] = _steps(budget, config, f"{task}, arm {arm}")
     overrides["learner.snapshot_every"] = plan.evaluation.every_steps
-    return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, plan.budget.wall_s, places)
+    return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, budget.wall_s, places)
 
 
 def _unsaid(recipe: Path) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 [task]
 name = "tasks.small.code:SmallCode"
-params = {level = 2}
+params = {levels = [2, 3]}
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -100,25 +100,25 @@ class Specification:
 
 
 class SmallCode:
-    """The levels are 1: one operation, 2: two of them, 3: lists and strings; each holds those below it."""
+    """The levels are 1: one operation, 2: two of them, 3: lists and strings."""
 
     def __init__(
         self,
-        level: int = 2,
+        levels: Sequence[int] = (1, 2),
         size: int = 2000,
         seed: int = 0,
         time_limit_s: float = 1.0,
         sandbox: WayName = "auto",
         split: str = "train",
     ) -> None:
-        if level not in LEVELS:
-            raise TaskError(f"task.params.level is {level!r}; expected 1, 2 or 3")
-        self.name = f"small code, level {level}"
+        if not isinstance(levels, Sequence) or not levels or any(level not in LEVELS for level in levels):
+            raise TaskError(f"task.params.levels is {levels!r}; expected some of {list(LEVELS)}, such as [1, 2]")
+        self.name = f"small code, levels {', '.join(map(str, sorted(set(levels))))}"
         way = choose(sandbox)
         self.notes = [way.note] if way.note else []
         self._limits, self._way = Limits(time_s=time_limit_s), way.name
         self._sandbox: Sandbox | None = None
-        self._specifications = draw_specifications(level, size, seed, split)
+        self._specifications = draw_specifications(levels, size, seed, split)
 
     def __len__(self) -> int:
         return len(self._specifications)
@@ -146,14 +146,14 @@ def draw_integer(draw: random.Random) -> int:
     return draw.randint(-20, 20)
 
 
-def draw_specifications(level: int, size: int, seed: int, split: str) -> list[Specification]:
+def draw_specifications(levels: Sequence[int], size: int, seed: int, split: str) -> list[Specification]:
     """`size` specifications, each family as often as the others.
 
     A family's constants belong either to training or to evaluation, whatever the seed, so that no function that is
     asked for in evaluation is ever trained on.
     """
     draw = random.Random(f"{split} {seed}")
-    families = [family for family in FAMILIES if family.level <= level]
+    families = [family for family in FAMILIES if family.level in levels]
     constants = {family: split_constants(family, split) for family in families}
     specifications = []
     for number in range(size):
