@@ -9,10 +9,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from protocol.core_loan import CoreLoan
+
 OWNER_VARIABLE = "RAPID_ENGINE_OWNER"
 """Process whose end is the engine process's end too."""
 CORES_VARIABLE = "RAPID_ENGINE_CORES"
 """CPU cores of the engine process, such as "0,1"."""
+LOAN_VARIABLE = "RAPID_ENGINE_CORE_LOAN"
+"""A `CoreLoan` as JSON: cores that the engine process may use at times."""
 
 # Each decoding step allocates logits and log-probabilities of tens of MiB. By default glibc maps such blocks afresh and
 # unmaps them, and the kernel zeroes every page of them at every step: a tenth of the engine's time at 192 sequences.
@@ -24,11 +28,14 @@ _KEEP_FREED_MEMORY = {
 
 
 @contextlib.contextmanager
-def engine_environment(cores: list[int] | None, folder: str, *, takes_handles: bool = False) -> Iterator[None]:
+def engine_environment(
+    cores: list[int] | None, folder: str, *, loan: CoreLoan | None = None, takes_handles: bool = False
+) -> Iterator[None]:
     """Environment variables for vLLM while its engine process is spawned; they are put back afterwards.
 
     Args:
         cores: CPU cores of the engine, a thread on each. None leaves threads and cores to the libraries.
+        loan: cores beyond these at times, with a thread on each of them, too.
         folder: for sockets and temporary files, most of which vLLM leaves behind.
         takes_handles: whether the engine takes handles of GPU memory, pickled, from this process.
     """
@@ -49,6 +56,8 @@ def engine_environment(cores: list[int] | None, folder: str, *, takes_handles: b
         wanted["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if cores is not None:
         wanted |= {CORES_VARIABLE: ",".join(map(str, cores)), "OMP_NUM_THREADS": str(len(cores))}
+    if loan is not None:
+        wanted[LOAN_VARIABLE] = loan.model_dump_json()
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

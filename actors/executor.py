@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 import actors.transfer  # noqa: F401  registers the weight transfer in this process
-from actors.engine_process import CORES_VARIABLE, OWNER_VARIABLE, end_with
+from actors.engine_process import CORES_VARIABLE, LOAN_VARIABLE, OWNER_VARIABLE, end_with
 from actors.sampler import OnePassSampler
+from actors.threads import BorrowedThreads
+from protocol.core_loan import CoreLoan
 
 
 class ActorExecutor(UniProcExecutor):
@@ -24,6 +27,15 @@ class ActorExecutor(UniProcExecutor):
         if cores := os.environ.get(CORES_VARIABLE):
             os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
         super()._init_executor()
+        self._threads: BorrowedThreads | None = None
         if self.vllm_config.device_config.device_type == "cpu":
             runner = self.driver_worker.worker.model_runner
             runner.sampler = OnePassSampler(runner.sampler.logprobs_mode)
+            if loan := os.environ.get(LOAN_VARIABLE):
+                self._threads = BorrowedThreads(CoreLoan.model_validate_json(loan))
+
+    def execute_model(self, *arguments: Any, **options: Any) -> Any:
+        """One step, on the cores that are there for it."""
+        if self._threads is not None:
+            self._threads.adjust()
+        return super().execute_model(*arguments, **options)

@@ -79,6 +79,7 @@ def build_engine(settings: RolloutSettings, stop_token_ids: tuple[int, ...]) -> 
         settings.seed,
         settings.cores,
         settings.index,
+        settings.loan,
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from actors.config import ActorsConfig
 from protocol.config import ModelConfig, ScheduleConfig, Section, WeightsConfig
+from protocol.core_loan import CoreLoan
 from tasks.config import TaskConfig
 from telemetry.config import TelemetryConfig
 
@@ -38,6 +39,8 @@ class RolloutSettings(Section):
     """Seed of the sampling; actors of one run get different ones."""
     cores: list[int] | None = None
     """CPU cores of the engine, a thread on each. None leaves it to the system."""
+    loan: CoreLoan | None = None
+    """The learner's cores that the engine may use while that waits. None: never."""
     run_dir: Path
     """The run's folder."""
 

@@ -24,6 +24,7 @@ from actors.engine_process import engine_environment
 from actors.gpu_transfer import GpuTransfer
 from actors.snapshots import ENGINE_PREFIX
 from protocol.config import ModelConfig, WeightsConfig
+from protocol.core_loan import CoreLoan
 from protocol.messages import WeightManifest
 from protocol.version import PolicyVersion
 
@@ -47,6 +48,7 @@ class VllmEngine:
         stop_token_ids: what ends a completion.
         seed: of the engine.
         cores: CPU cores of the engine process. None leaves them to the system.
+        loan: cores that it may use at times.
         index: of the actor, from 0: its place among the receivers of weights by nccl.
     """
 
@@ -60,9 +62,11 @@ class VllmEngine:
         seed: int = 0,
         cores: list[int] | None = None,
         index: int = 0,
+        loan: CoreLoan | None = None,
     ) -> None:
         self._model_path, self._model, self._config, self._weights = model_path, model, config, weights
         self._stop_token_ids, self._seed, self._cores = list(stop_token_ids), seed, cores
+        self._loan = loan
         self._folder = tempfile.TemporaryDirectory(prefix=ENGINE_PREFIX, ignore_cleanup_errors=True)
         self._folder_lock: int | None = os.open(self._folder.name, os.O_RDONLY)
         fcntl.flock(self._folder_lock, fcntl.LOCK_EX)
@@ -102,7 +106,8 @@ class VllmEngine:
 
     def _build(self) -> AsyncLLM:
         # The environment must be there before vLLM is imported, and before the engine process is spawned.
-        with engine_environment(self._cores, self._folder.name, takes_handles=self._weights.transport == "ipc"):
+        takes_handles = self._weights.transport == "ipc"
+        with engine_environment(self._cores, self._folder.name, loan=self._loan, takes_handles=takes_handles):
             from vllm import AsyncEngineArgs
             from vllm.v1.engine.async_llm import AsyncLLM
 

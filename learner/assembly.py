@@ -23,6 +23,7 @@ from learner.ranks import Ranks
 from learner.sampler import Sampler
 from learner.settings import LearnerSettings
 from learner.update import Updater
+from protocol.core_loan import Lender
 from protocol.version import PolicyVersion
 from telemetry.catalogue import LEARNER_PUBLISHED_BYTES
 from telemetry.exporter import Exporter
@@ -34,13 +35,14 @@ RESUMED_RECORDS = 2000
 
 @dataclass(frozen=True)
 class FirstRank:
-    """What only rank 0 has: the ends towards hub and actors, the run's folder, its metrics and samples."""
+    """What only rank 0 has: the ends towards hub and actors, the run's folder, its metrics and samples, its cores."""
 
     link: HubLink
     publisher: Publisher
     run: RunDirectory
     exporter: Exporter
     sampler: Sampler
+    lender: Lender
 
 
 def prepare_process(settings: LearnerSettings) -> None:
@@ -116,7 +118,9 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
         stack.callback(publisher.close)
         sampler = Sampler(settings, run.samples_path)
         stack.callback(sampler.close)
-        yield FirstRank(link, publisher, run, exporter, sampler)
+        lender = Lender(settings.core_loans)
+        stack.callback(lender.close)
+        yield FirstRank(link, publisher, run, exporter, sampler, lender)
 
 
 def build_publisher(settings: LearnerSettings, link: HubLink, exporter: Exporter) -> Publisher:

@@ -132,7 +132,9 @@ class Learner:
         while self._version.step < self._settings.schedule.steps:
             timings, start = Timings(), time.monotonic()
             self._timeline.enter("wait", f"a batch for step {self._version.step + 1}")
+            self._tell_lender(works=False)
             batch = self._next_batch(stop)
+            self._tell_lender(works=True)
             if batch is None:
                 break
             timings.wait_s = time.monotonic() - start
@@ -148,6 +150,10 @@ class Learner:
             self._await_evaluation(self._settings.eval_wait_s, stop)
         if self._first is not None:
             self._first.publisher.wait()
+
+    def _tell_lender(self, *, works: bool) -> None:
+        if self._first is not None:
+            self._first.lender.note(works=works)
 
     # --- batches ------------------------------------------------------------------------------------
 
@@ -283,6 +289,7 @@ class Learner:
         if self._published != self._version:
             self._publish()
         self._timeline.enter("wait", f"the evaluation of {self._version}")
+        self._tell_lender(works=False)
         if self._first is not None:
             self._first.publisher.wait()
             self._first.link.waiting_for = f"the evaluation of {self._version}"

@@ -27,6 +27,9 @@ class RunConfig(Section):
     loopback on one machine and on a cluster the address of each one's node."""
     start_timeout_s: float = Field(600.0, gt=0)
     """Seconds that Ray may take to place the parts before the run is given up."""
+    lend_cores: bool = True
+    """Whether, in "async" on one machine, engines compute on the learner's cores, too, while it waits for a batch.
+    Otherwise each part keeps to its own."""
 
     @field_validator("host")
     @classmethod

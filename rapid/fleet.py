@@ -114,8 +114,13 @@ class Fleet:
         self._starts[rollout.index] += 1
         rollout.asked_s, rollout.placed_s, rollout.tell_s = self.clock(), None, _TELL_S[0]
         rollout.handle = ActorPart.options(**self.options).remote(rollout.name, self.plan.run_dir, config.telemetry)
-        cores = self.cores.actor(rollout.index)
-        settings = self.plan.rollout_settings(rollout.name, self.hub_address, self._seed(rollout.index), cores)
+        settings = self.plan.rollout_settings(
+            rollout.name,
+            self.hub_address,
+            self._seed(rollout.index),
+            self.cores.actor(rollout.index),
+            self.cores.loan(rollout.index),
+        )
         rollout.placed = rollout.handle.placed.remote()
         rollout.task = rollout.handle.run.remote(settings)
 

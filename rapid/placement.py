@@ -1,6 +1,6 @@
 """Which part of a run uses which CPU cores of one machine.
 
-    two cores, async                     core 0: engines of the actors     core 1: learner
+    two cores, async                     core 0: engines of the actors     core 1: learner; engines, while it waits
     two cores, sync or alternate         both cores: engines, then learner; they never work at the same time
     evaluator                            the actors' cores at a lower priority, or task.eval.threads of its own
 
@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from protocol.config import ScheduleMode
+from protocol.core_loan import CoreLoan
 from rapid.config import RapidConfig
 
 
@@ -25,20 +27,42 @@ class CorePlan:
     learner: list[list[int] | None]
     evaluator: list[int] | None = None
     """Cores of the evaluator's engine."""
+    loans: Path | None = None
+    """Where the learner notes that its cores are free (protocol.core_loan). None: nobody borrows them."""
 
     def actor(self, index: int) -> list[int] | None:
         """Cores of an actor, also of one that joined later."""
         return self.actors[index % len(self.actors)]
 
+    def loan(self, index: int) -> CoreLoan | None:
+        """An actor's share of the learner's cores; none for those beyond the number of cores or of first actors."""
+        own = self.actor(index)
+        cores = sorted({core for share in self.learner for core in share or ()})
+        if self.loans is None or own is None or index >= min(len(cores), len(self.actors)):
+            return None
+        share = _deal(cores, min(len(cores), len(self.actors)))[index]
+        return CoreLoan(file=self.loans, own=own, lent=share or [])
 
-def plan_cores(config: RapidConfig, cores: list[int] | None = None) -> CorePlan:
+
+def plan_cores(config: RapidConfig, cores: list[int] | None = None, *, loans: Path | None = None) -> CorePlan:
     """Divide the cores that this process may use.
 
     In `async` mode the learner takes `learner.threads` cores a rank (half of all where it is None), from the
     highest down, and the actors share what remains; the other modes give all cores to both. Cores that
     `task.eval.threads` sets aside are taken first, from the lowest up.
+
+    Args:
+        cores: instead of those of this process.
+        loans: folder of the file by which the learner lends its cores. None lends none.
     """
     cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
+    plan = _plan_evaluator(config, cores)
+    if loans is None or not config.run.lend_cores or config.schedule.mode is not ScheduleMode.ASYNC or len(cores) == 1:
+        return plan
+    return replace(plan, loans=loans / "core-loans")
+
+
+def _plan_evaluator(config: RapidConfig, cores: list[int]) -> CorePlan:
     section = config.task.eval
     if section is not None and section.every is not None and section.threads is not None:
         # Somebody has to train: at least one core is left.

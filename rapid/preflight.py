@@ -15,6 +15,7 @@ from actors.settings import RolloutSettings
 from buffer.errors import LedgerError
 from buffer.machine import Machine
 from learner.checkpoint import ResumeError, ResumePoint, check_resume, model_identity
+from protocol.core_loan import CoreLoan
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, model_here, prepare_model
@@ -39,7 +40,9 @@ class Plan:
     num_prompts: int
     resume: ResumePoint | None
 
-    def rollout_settings(self, name: str, hub_address: str, seed: int, cores: list[int] | None) -> RolloutSettings:
+    def rollout_settings(
+        self, name: str, hub_address: str, seed: int, cores: list[int] | None, loan: CoreLoan | None = None
+    ) -> RolloutSettings:
         """What an actor or the evaluator of this run is told."""
         config = self.config
         return RolloutSettings(
@@ -54,6 +57,7 @@ class Plan:
             telemetry=config.telemetry,
             seed=seed,
             cores=cores,
+            loan=loan,
             run_dir=self.run_dir,
         )
 

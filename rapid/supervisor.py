@@ -63,7 +63,11 @@ class Supervisor:
         config = self.plan.config
         names, bundles = self._bundles()
         self._group = reserve(bundles, names, config.run.start_timeout_s, self.tell, self.is_interrupted)
-        self._cores = CorePlan([None], [None] * config.learner.ranks) if self.on_cluster else plan_cores(config)
+        self._cores = (
+            CorePlan([None], [None] * config.learner.ranks)
+            if self.on_cluster
+            else plan_cores(config, loans=self.plan.run_dir)
+        )
         self._start_hub()
         self._start_learner()
         self._fleet = Fleet(self.plan, self._cores, self._actor_options(), self.hub_address, self.tell)
@@ -215,6 +219,7 @@ class Supervisor:
             # One GPU process an actor.
             weight_receivers=config.actors.count,
             cores=self._cores.learner[rank],
+            core_loans=self._cores.loans,
             eval_wait_s=config.task.eval.end_wait_s if config.task.eval is not None and self._evaluates else None,
             **values,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rapid.config import RapidConfig
@@ -38,6 +40,33 @@ def test_every_part_has_a_core_on_a_single_core() -> None:
 def test_an_actor_that_joins_later_shares_the_cores_of_the_first() -> None:
     plan = plan_cores(config(actors={"count": 2}), [0, 1, 2, 3])
     assert plan.actor(2) == plan.actor(0)
+
+
+def test_the_learner_lends_its_cores_to_the_first_actors(tmp_path: Path) -> None:
+    plan = plan_cores(config(actors={"count": 2}), list(range(8)), loans=tmp_path)
+    first, second = plan.loan(0), plan.loan(1)
+    assert first is not None
+    assert second is not None
+    assert (first.own, first.lent) == ([0, 1], [4, 5])
+    assert (second.own, second.lent) == ([2, 3], [6, 7])
+    assert first.file == second.file == plan.loans
+    # One that joins later shares the cores of the first, which has borrowed already.
+    assert plan.loan(2) is None
+
+
+def test_one_core_is_lent_to_one_actor(tmp_path: Path) -> None:
+    plan = plan_cores(config(actors={"count": 2}), [0, 1], loans=tmp_path)
+    assert [loan and loan.lent for loan in (plan.loan(0), plan.loan(1))] == [[1], None]
+
+
+@pytest.mark.parametrize(
+    ("sections", "cores"),
+    [({"schedule": {"mode": "sync"}}, [0, 1]), ({"run": {"lend_cores": False}}, [0, 1]), ({}, [0])],
+    ids=["taking turns", "switched off", "one core"],
+)
+def test_nothing_is_lent(sections: dict[str, dict[str, object]], cores: list[int], tmp_path: Path) -> None:
+    plan = plan_cores(config(**sections), cores, loans=tmp_path)
+    assert (plan.loans, plan.loan(0)) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,66 @@
+"""Threads of an engine: more on borrowed cores, none there otherwise, and the same numbers either way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CORES = sorted(os.sched_getaffinity(0))[:2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(len(CORES) < 2, reason="borrowing wants a second core")]
+
+# In a process of its own, as libraries read OMP_NUM_THREADS once, and the products of the whole process are changed.
+BORROW = """
+import json, os, sys
+from pathlib import Path
+
+own, lent, file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+os.environ["OMP_NUM_THREADS"] = "1"
+os.sched_setaffinity(0, {own})
+import torch
+import vllm._C
+from vllm import _custom_ops
+from actors.threads import BorrowedThreads
+from protocol.core_loan import CoreLoan, Lender
+
+lender = Lender(file)
+threads = BorrowedThreads(CoreLoan(file=file, own=[own], lent=[lent]))
+torch.manual_seed(0)
+handler = _custom_ops.create_onednn_mm(torch.randn(3072, 576).bfloat16().t(), 32)
+inputs, bias = torch.randn(4, 32, 576).bfloat16(), torch.randn(3072).bfloat16()
+told = []
+for works in (True, False, True, False):
+    lender.note(works=works)
+    threads.adjust()
+    product = _custom_ops.onednn_mm(handler, inputs, bias)
+    shape, total = list(product.shape), product.double().sum().item()
+    tids = os.listdir("/proc/self/task")
+    borrowing = [tid for tid in tids if os.sched_getaffinity(int(tid)) == {lent}]
+    told.append([torch.get_num_threads(), len(borrowing), sorted(os.sched_getaffinity(0)), shape, total])
+print(json.dumps(told))
+"""
+
+
+def test_a_wide_step_has_a_thread_on_each_borrowed_core_and_a_narrow_one_has_none(tmp_path: Path) -> None:
+    own, lent = CORES
+    done = subprocess.run(
+        [sys.executable, "-c", BORROW, str(own), str(lent), str(tmp_path / "loans")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    threads, borrowing, main, shapes, totals = zip(*told, strict=True)
+    assert threads == (1, 2, 1, 2)
+    assert borrowing == (0, 1, 1, 1), "the one that was started stays, and sleeps"
+    assert set(map(tuple, main)) == {(own,)}
+    assert set(map(tuple, shapes)) == {(4, 32, 3072)}
+    assert len(set(totals)) == 1
