@@ -39,10 +39,10 @@ parts: $(STAMP)
 SHORTER := $(addprefix tests/e2e/test_,$(addsuffix .py,autoscaling evaluation table top))
 
 e2e-longer: $(STAMP)
-	$(BIN)/pytest -m "not cluster" --timeout=900 tests/e2e $(addprefix --ignore=,$(SHORTER)) $(ARGS)
+	$(BIN)/pytest -m "not cluster" --timeout=1800 tests/e2e $(addprefix --ignore=,$(SHORTER)) $(ARGS)
 
 e2e-shorter: $(STAMP)
-	$(BIN)/pytest -m "not cluster" --timeout=900 $(SHORTER) $(ARGS)
+	$(BIN)/pytest -m "not cluster" --timeout=1800 $(SHORTER) $(ARGS)
 
 e2e: e2e-longer e2e-shorter
 

@@ -6,6 +6,12 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, so that a test fails for a change and not by chance; and none fails for being slow on
+# a machine that is busy with other work.
+settings.register_profile("rapid", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rapid")
 
 
 @pytest.fixture(scope="session", autouse=True)

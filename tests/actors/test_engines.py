@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import tempfile
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Bench:
         self.run(self.load(self.version))
 
     def run(self, coroutine):
-        return self.loop.run(asyncio.wait_for(coroutine, 120))
+        return self.loop.run(asyncio.wait_for(coroutine, 280))
 
     async def load(self, version: PolicyVersion, module: torch.nn.Module | None = None) -> None:
         """Give the engine the weights as they are in `module` now."""
@@ -96,7 +97,10 @@ def bench(request, tmp_path_factory) -> Iterator[Bench]:
     yield bench
     bench.run(bench.engine.close())
     bench.loop.close()
-    left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    left = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # It may end between two looks at it.
+            left.append(" ".join(child.cmdline()))
     # The resource tracker is Python's own, and ends with this process.
     assert [line for line in left if "resource_tracker" not in line] == []
     assert engine_litter() == before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -24,5 +25,7 @@ def test_all_threads_and_children_give_way_without_being_root() -> None:
     said = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=True)
     told = json.loads(said.stdout)
     assert len(told["threads"]) >= 2
-    assert set(told["threads"]) == {12}
-    assert told["child"] == 12
+    # On top of what the test itself has; Linux knows none above 19.
+    expected = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5 + 7)
+    assert set(told["threads"]) == {expected}
+    assert told["child"] == expected

@@ -81,7 +81,8 @@ def test_a_run_that_has_ended_is_never_repeated(places: Places) -> None:
 def test_ctrl_c_ends_the_run_with_a_checkpoint_and_the_next_session_resumes_it(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_STEP_S", "0.1")
+    # Ten seconds in all: the interruption must come before the end.
+    monkeypatch.setenv("FAKE_STEP_S", "0.5")
     one, other = cell(places), cell(places, seed=1)
     has_steps = one.run_dir / "metrics.jsonl"
     outcome = run_session([one, other], executor(is_interrupted=has_steps.exists))

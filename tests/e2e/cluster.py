@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FakeMultiNodeProvider,
 )
 
-from tests.e2e.conftest import ROOT, command_line
+from tests.e2e.conftest import LIMIT_S, ROOT, command_line
+from tests.ports import quiet_port
 
 _BIN = Path(sys.executable).parent
 
@@ -43,7 +43,7 @@ class Cluster:
         self.folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")
         # Ray takes loopback for another machine's, and dials the node's own address in its place.
         host = ray.util.get_node_ip_address()
-        self.address, self.dashboard = f"{host}:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.address, self.dashboard = f"{host}:{quiet_port()}", f"127.0.0.1:{quiet_port()}"
         self.environment = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
         self.token = uuid.uuid4().hex
         self.environment |= {"RAY_worker_niceness": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
@@ -53,7 +53,7 @@ class Cluster:
         command = [_BIN / "ray", "start", "--head", "--block", "--port", self.address.split(":")[1]]
         command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", self.dashboard.split(":")[1]]
         # By default one port for all of a machine's nodes, whose agents are left without where another has it.
-        command += ["--dashboard-agent-listen-port", str(free_port())]
+        command += ["--dashboard-agent-listen-port", str(quiet_port())]
         command += ["--temp-dir", self.folder, "--disable-usage-stats", *options]
         self.log = Path(self.folder, "start.log")
         with self.log.open("wb") as output:
@@ -70,7 +70,7 @@ class Cluster:
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
             "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-            "AUTOSCALER_METRIC_PORT": str(free_port()),
+            "AUTOSCALER_METRIC_PORT": str(quiet_port()),
         }
         provider = {
             "type": "external",
@@ -91,10 +91,13 @@ class Cluster:
         return str(path)
 
     def wait(self) -> None:
-        """Until it answers."""
-        status = self.ray("health-check", "--address", self.address, "--wait-timeout", "60")
-        assert "Traceback" not in status.stderr, status.stderr + self.log.read_text()
-        assert self.process.poll() is None, self.log.read_text()
+        """Until the head has joined the cluster as a node, after which Ray says that it has started."""
+
+        def has_started() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return "Ray runtime started" in self.log.read_text()
+
+        self.wait_until(has_started, "head")
 
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command of Ray's that ends by itself."""
@@ -104,7 +107,7 @@ class Cluster:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=LIMIT_S,
             check=False,
         )
 
@@ -125,7 +128,7 @@ class Cluster:
         programs = [command_line(child)[:1] for child in self.processes()]
         return sum(Path(*program).name == "raylet" for program in programs)
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = 240.0) -> None:
         """Poll; fails with what Ray says of the cluster when the time is over before."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -142,10 +145,3 @@ class Cluster:
                 process.kill()
         self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -105,7 +105,6 @@ def growing() -> Iterator[Cluster]:
 
 
 def test_rays_autoscaler_adds_nodes_for_actors_and_takes_them_away(growing: Cluster, start: Callable[..., Run]) -> None:
-    growing.wait_until(lambda: growing.nodes() == 1, "head")
     scaling = ("actors.scaling=cluster", "actors.count=3", "actors.resource=actor", "learner.resource=learner")
     on_cluster = {"RAY_ADDRESS": growing.address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": growing.token}
     speed = ("actors.scripted.tokens_per_s=400", "learner.threads=1")
@@ -122,5 +121,5 @@ def test_rays_autoscaler_adds_nodes_for_actors_and_takes_them_away(growing: Clus
     run.interrupt()
     assert run.finish() == 0, run.output()
     assert_nothing_was_lost(run)
-    assert growing.parts() == []
+    growing.wait_until(lambda: growing.parts() == [], "end of all parts")
     growing.wait_until(lambda: growing.nodes() == 1, "end of the last node")

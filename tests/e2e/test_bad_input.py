@@ -12,6 +12,7 @@ import torch
 
 from telemetry.run_dir import RunDirectory, locked
 from tests.e2e.conftest import TINY, rapid
+from tests.ports import quiet_port
 
 
 def refused(tmp_path: Path, *arguments: str) -> str:
@@ -50,7 +51,7 @@ def test_a_taken_port(tmp_path: Path) -> None:
 
 def test_a_taken_port_of_the_metrics(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", quiet_port()))
         taken.listen()
         port = taken.getsockname()[1]
         said = refused(tmp_path, "--run", "x", "--set", f"telemetry.port={port - 1}")

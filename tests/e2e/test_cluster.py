@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import ray
 
-from tests.e2e.cluster import Cluster, free_port
+from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import TINY, rapid
+from tests.ports import quiet_port
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +104,7 @@ def test_metrics_are_served_at_the_address_of_the_node(cluster: Cluster, tmp_pat
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
-    address = f"{ray.util.get_node_ip_address()}:{free_port()}"
+    address = f"{ray.util.get_node_ip_address()}:{quiet_port()}"
     failed = rapid("train", TINY, "--run", "x", "--set", f"run.directory={tmp_path}", RAY_ADDRESS=address)
     assert failed.returncode == 2
     assert not (tmp_path / "x").exists()

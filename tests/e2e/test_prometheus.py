@@ -21,7 +21,7 @@ from tests.e2e.conftest import ROOT, Run
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         shutil.which("prometheus") is None, reason="prometheus is missing: Debian's package prometheus has it"
     ),
@@ -160,9 +160,9 @@ def check_values(prometheus: PrometheusServer) -> None:
     # That of Kubernetes: of each part as many are reached as the hub, or the launcher, knows of.
     settle(lambda: missed(prometheus), {"hub": 0, "launcher": 0, "learner": 0, "actor": 0})
     assert newest("ledger", "Prompts unaccounted for") == [0]
-    assert newest("health", "Since anything moved")[0] < 20
+    settle(lambda: newest("health", "Since anything moved")[0] < 20, True)
     assert newest("health", "Room to the bound")[0] >= 0
-    assert newest("throughput", "Tokens a second", 1)[0] > 0
+    settle(lambda: newest("throughput", "Tokens a second", 1)[0] > 0, True)
     (kv_cache,) = prometheus.get("query", query=f"max_over_time({ACTOR_KV_CACHE.name}[1m])")["result"]
     assert 0 < float(kv_cache["value"][1]) <= 1
 

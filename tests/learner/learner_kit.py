@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from learner.settings import LearnerSettings
 from protocol.config import ModelConfig, ScheduleConfig, WeightsConfig
 from protocol.group import Group
 from protocol.version import PolicyVersion
+from tests.ports import quiet_port
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = 64
@@ -83,11 +83,9 @@ def make_settings(run_dir: Path, model_dir: Path, hub_address: str, **changes: o
     return LearnerSettings(**(values | changes))
 
 
-def run_ranks(script: Path, arguments: list[str], num_ranks: int, timeout_s: float = 120.0) -> None:
+def run_ranks(script: Path, arguments: list[str], num_ranks: int, timeout_s: float = 280.0) -> None:
     """Run a script once a rank, with its rank, their number and a free port as the last arguments."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = quiet_port()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(

@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from learner.engine import deepspeed_config, zero_stage_used
 from tests.learner.learner_kit import learner_config, make_model, run_ranks
 
+# The fixture runs two sets of processes, each for up to 280 s.
+pytestmark = pytest.mark.timeout(900)
+
 SCRIPT = Path(__file__).with_name("train_rank.py")
 
 

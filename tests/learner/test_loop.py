@@ -157,7 +157,8 @@ def test_stop_while_waiting_writes_a_checkpoint_and_returns(model_dir: Path, tmp
     hub = ScriptedHub(groups_then_stop)
     run_learner(make_settings(tmp_path, model_dir, hub.address), stop)
     hub.close()
-    assert hub.events[-1][0] == "settle"
+    # A publication may be announced after it.
+    assert [event for event in hub.events if event[0] != "publish"][-1][0] == "settle"
     (path,) = list_checkpoints(tmp_path)
     assert read_info(path).version in (PolicyVersion(1, 1), PolicyVersion(1, 2))
 
@@ -212,6 +213,7 @@ def test_published_weights_are_those_of_the_checkpoint(model_dir: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_ranks_go_through_the_loop_as_one(model_dir: Path, tmp_path: Path) -> None:
     finals = {}
     for num_ranks in (1, 2):

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from learner.presets import PRESETS
 from tests.learner.learner_kit import make_model, run_ranks
 
-# The fixture runs three processes, each of up to 280 s.
-pytestmark = pytest.mark.timeout(900)
+# The fixture runs three sets of processes, each for up to 560 s.
+pytestmark = pytest.mark.timeout(1800)
 
 SCRIPT = Path(__file__).with_name("train_rank.py")
 TIGHT = {"weight_clip": 1.1, "weight_clip_low": 0.9}
@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for stage in stages
     ]
     for name, trainings, num_ranks in (("packed", packed, 1), ("padded", padded, 1), ("two", packed + staged, 2)):
-        run_ranks(SCRIPT, [str(model_dir), str(folders[name]), json.dumps(trainings)], num_ranks, timeout_s=280)
+        run_ranks(SCRIPT, [str(model_dir), str(folders[name]), json.dumps(trainings)], num_ranks, timeout_s=560)
     return folders
 
 

@@ -88,7 +88,9 @@ def serve_run(folder: Path | None = None) -> Iterator[ServedRun]:
 
     async def serve() -> None:
         plan = ScheduleConfig(max_staleness=2, steps=STEPS)
-        hub = Hub(BufferConfig(), plan, B, 1000, 0, "tcp://127.0.0.1:*", run_dir=folder, model="tiny")
+        # However late something is, the hub does not give up an actor, which is silent unless told otherwise.
+        config = BufferConfig(client_timeout_s=600)
+        hub = Hub(config, plan, B, 1000, 0, "tcp://127.0.0.1:*", run_dir=folder, model="tiny")
         hubs.append(hub)
         ready.set()
         await hub.serve(stop)
@@ -109,5 +111,5 @@ def serve_run(folder: Path | None = None) -> Iterator[ServedRun]:
         finally:
             served.close()
             loop.call_soon_threadsafe(stop.set)
-            thread.join(10)
+            thread.join()
             loop.close()

@@ -14,6 +14,7 @@ from rapid.errors import UsageError
 from rapid.preflight import check_dry, check_ports, prepare
 from rapid.recipe import load_recipe
 from telemetry.run_dir import RunDirectory, locked
+from tests.ports import quiet_port
 
 TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny.toml"
 
@@ -21,7 +22,7 @@ TINY = Path(__file__).resolve().parents[2] / "recipes" / "tiny.toml"
 @contextlib.contextmanager
 def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", quiet_port()))
         taken.listen()
         yield taken.getsockname()[1]
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.rapid.served_run import ServedRun, serve_run
@@ -87,10 +88,12 @@ def test_the_terminal_is_put_back_whatever_ends_it(screen: Screen, number: signa
 
 def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(screen: Screen) -> None:
     screen.process.send_signal(signal.SIGTSTP)
-    deadline = time.monotonic() + 20
-    while termios.tcgetattr(screen.terminal) != screen.before:
+    process, deadline = psutil.Process(screen.process.pid), time.monotonic() + 60
+    # It stops itself once the terminal is back; what tells it to go on before that would be lost.
+    while process.status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert termios.tcgetattr(screen.terminal) == screen.before
     screen.process.send_signal(signal.SIGCONT)
     while termios.tcgetattr(screen.terminal) == screen.before:
         assert time.monotonic() < deadline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tasks.answers import judge
@@ -34,10 +36,11 @@ def test_there_is_no_box_without_one_that_is_closed(text: str) -> None:
     assert last_boxed(text) is None
 
 
-@pytest.mark.timeout(5)
 @pytest.mark.parametrize("text", ["\\boxed{" * 50_000, "{" * 200_000, "\\boxed " * 50_000])
 def test_reading_takes_linear_time(text: str) -> None:
+    begin = time.thread_time()
     assert last_boxed(text) is None
+    assert time.thread_time() - begin < 5
 
 
 @pytest.mark.parametrize(

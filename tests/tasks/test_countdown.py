@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 from collections import Counter
 from fractions import Fraction
 
@@ -139,9 +140,10 @@ def test_fractions_are_exact() -> None:
 
 
 @pytest.mark.parametrize("text", ["(" * 100_000, "1+" * 100_000, "1 " * 100_000, "-" * 100_000])
-@pytest.mark.timeout(5)
 def test_a_long_completion_is_read_in_linear_time(text: str) -> None:
+    begin = time.thread_time()
     assert last_expression(text) is None
+    assert time.thread_time() - begin < 5
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_local_lean_judges_alike(project: Path) -> None:
-    params = {"project": str(project), "timeout_s": 10}
+    params = {"project": str(project), "timeout_s": 60}
     task = build_task(TaskConfig(name="minif2f", path=str(MINIF2F), params=params))
     assert reward(task, 0, PROOF) == 1.0
     assert reward(task, 0, "by ring") == 0.0
@@ -307,7 +307,7 @@ def test_a_local_lean_that_takes_too_long_is_ended(project: Path) -> None:
     task = build_task(TaskConfig(name="minif2f", path=str(MINIF2F), params=params))
     begin = time.monotonic()
     assert reward(task, 0, "by sleep") == 0.0
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 50, "lake sleeps for a minute"
 
 
 def test_a_folder_that_is_no_project_is_refused(project: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -208,7 +209,7 @@ def test_validation_says_what_the_other_way_does_not_contain() -> None:
 
 def test_rewards_come_from_reward_workers_and_the_sandbox_dies_with_them() -> None:
     """The limit marks the sandbox's processes: it stands in their command line."""
-    limit = 2.25
+    limit = 2.25 + random.SystemRandom().random() * 1e-3
     solution = read_rows(DATA / "humaneval.jsonl")[1]["canonical_solution"]
 
     def marked() -> list[psutil.Process]:
@@ -223,7 +224,7 @@ def test_rewards_come_from_reward_workers_and_the_sandbox_dies_with_them() -> No
             worker = runner._workers[0]._link
             assert worker is not None
             worker._process.send_signal(signal.SIGKILL)
-            deadline = time.monotonic() + 10.0
+            deadline = time.monotonic() + 60.0
             while marked() and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
             assert marked() == []
@@ -232,7 +233,7 @@ def test_rewards_come_from_reward_workers_and_the_sandbox_dies_with_them() -> No
         return [outcome.reward.value for outcome in outcomes if outcome.reward is not None]
 
     assert asyncio.run(run()) == [1.0, 0.0, 0.0, 1.0]
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while marked() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert marked() == []
