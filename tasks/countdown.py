@@ -33,6 +33,8 @@ class CountdownParams(Section):
 
     numbers: int = Field(3, ge=2, le=8)
     """Numbers given."""
+    fewest: int | None = Field(None, ge=2)
+    """Fewest numbers given, where how many is drawn evenly from here to `numbers`. None gives always `numbers`."""
     operations: int | None = Field(None, ge=1)
     """Operations of the shortest way that the generator knows: the difficulty. None uses all numbers."""
     operators: str = Field("+-*/", min_length=1)
@@ -59,6 +61,10 @@ class CountdownParams(Section):
                 f"smallest is {self.smallest} and largest {self.largest}: expected room for {self.numbers} different "
                 "numbers"
             )
+        if self.fewest is not None and self.fewest > self.numbers:
+            raise ValueError(f"fewest is {self.fewest}, and numbers {self.numbers}: expected no more than that")
+        if self.fewest is not None and self.operations is not None:
+            raise ValueError(f"fewest is {self.fewest} and operations {self.operations}: expected one of them")
         if self.operations is not None and self.operations >= self.numbers:
             raise ValueError(f"operations is {self.operations}: {self.numbers} numbers allow {self.numbers - 1}")
         for name in ("use_all", "ordered"):
@@ -74,36 +80,37 @@ class Countdown:
 
     def __init__(self, params: CountdownParams) -> None:
         self._params = params
-        self._operations = params.operations or params.numbers - 1
 
     def draw(self, random: Random) -> Instance:
         """Different numbers, in rising order unless theirs is given: equal questions have equal texts."""
         params = self._params
         for _ in range(MAX_TRIES):
-            numbers = random.sample(range(params.smallest, params.largest + 1), params.numbers)
+            count = random.randint(params.fewest or params.numbers, params.numbers)
+            numbers = random.sample(range(params.smallest, params.largest + 1), count)
+            operations = params.operations or count - 1
             if params.ordered:
                 solution = draw_signs(numbers, params.operators, random)
             else:
-                solution = draw_expression(numbers[: self._operations + 1], params.operators, random)
+                solution = draw_expression(numbers[: operations + 1], params.operators, random)
                 numbers.sort()
             target = evaluate(ast.parse(solution, mode="eval").body)
             if target is None or target.denominator != 1 or target in numbers:
                 continue
             if 1 <= target <= params.largest_target:
                 reference = {"numbers": numbers, "target": int(target), "solution": solution}
-                difficulty = "1 operation" if self._operations == 1 else f"{self._operations} operations"
-                return Instance(self._ask(numbers, int(target)), reference, difficulty)
+                difficulty = "1 operation" if operations == 1 else f"{operations} operations"
+                return Instance(self._ask(numbers, operations, int(target)), reference, difficulty)
         raise TaskError(f"task.params of countdown leave no target to reach: {params.model_dump()}")
 
-    def _ask(self, numbers: list[int], target: int) -> str:
+    def _ask(self, numbers: list[int], operations: int, target: int) -> str:
         params = self._params
         if params.ordered:
-            which = "sign is" if params.numbers == 2 else "signs are"
+            which = "sign is" if len(numbers) == 2 else "signs are"
             return f"Which {which} missing? {' ? '.join(map(str, numbers))} = {target}. Write the whole equation."
         given = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
         use = f"the numbers {given}, each {'exactly once' if params.use_all else 'at most once'}"
-        if self._operations + 1 < params.numbers:
-            use = f"{NUMERALS[self._operations + 1]} of the numbers {given}"
+        if operations + 1 < len(numbers):
+            use = f"{NUMERALS[operations + 1]} of the numbers {given}"
         return f"Write an expression that equals {target}. Use {use}."
 
     def judge(self, reference: Any, completion: str) -> float:

@@ -75,6 +75,8 @@ class TaskEntry(Section):
     """Overrides for all arms on this task, "section.key"."""
     budget: Budget | None = None
     """When a run on this task ends. None: as on the others."""
+    every_steps: int | None = Field(None, ge=1)
+    """Optimizer steps between two snapshots on this task. None: as on the others."""
     teach: TeachSpec | None = None
     """The tiny model that is taught the task first and then takes the place of `model.path`. None keeps that of the
     recipe."""
@@ -216,7 +218,7 @@ def make_cell(
     config = _resolve(recipe, overrides, f"{task}, arm {arm}")
     budget = entry.budget or plan.budget
     overrides["schedule.steps"] = _steps(budget, config, f"{task}, arm {arm}")
-    overrides["learner.snapshot_every"] = plan.evaluation.every_steps
+    overrides["learner.snapshot_every"] = entry.every_steps or plan.evaluation.every_steps
     return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, budget.wall_s, places)
 
 

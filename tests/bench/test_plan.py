@@ -120,10 +120,11 @@ def test_samples_that_fill_no_whole_step_are_refused_with_the_nearest() -> None:
         make_cell(plan(budget={"samples": 1279}), PLACES, "digits", "grpo", 0, root=ROOT)
 
 
-def test_a_task_may_have_a_budget_of_its_own() -> None:
-    short = plan(tasks={"digits": {"recipe": "recipes/tiny.toml", "budget": {"samples": 640}}})
-    usual, own = (make_cell(each, PLACES, "digits", "grpo", 0, root=ROOT) for each in (plan(), short))
-    assert resolve(usual).schedule.steps == 2 * resolve(own).schedule.steps == 20
+def test_a_task_may_have_a_budget_and_evaluations_of_its_own() -> None:
+    short = plan(tasks={"digits": {"recipe": "recipes/tiny.toml", "budget": {"samples": 640}, "every_steps": 2}})
+    usual, own = (resolve(make_cell(each, PLACES, "digits", "grpo", 0, root=ROOT)) for each in (plan(), short))
+    assert usual.schedule.steps == 2 * own.schedule.steps == 20
+    assert (usual.learner.snapshot_every, own.learner.snapshot_every) == (5, 2)
 
 
 def test_a_budget_of_time_wants_a_learning_rate_that_does_not_fall() -> None:

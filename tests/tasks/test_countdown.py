@@ -78,6 +78,18 @@ def test_the_number_of_operations_is_the_difficulty() -> None:
         assert sum(sign in "+-*/" for sign in task.prompt(0).reference["solution"]) == int(difficulty[0])
 
 
+def test_how_many_numbers_are_given_may_be_drawn() -> None:
+    params = {"numbers": 4, "fewest": 2, "operators": "+-", "ordered": True}
+    task = build_task(TaskConfig(name="countdown", size=300, params=params))
+    references = [task.prompt(index).reference for index in range(300)]
+    counts = Counter(len(reference["numbers"]) for reference in references)
+    assert counts.keys() == {2, 3, 4}
+    assert min(counts.values()) > 60
+    for index, reference in enumerate(references):
+        operations = len(reference["numbers"]) - 1
+        assert difficulty_of(task, index) == ("1 operation" if operations == 1 else f"{operations} operations")
+
+
 @pytest.mark.parametrize(
     ("params", "rule"),
     [
@@ -142,6 +154,7 @@ def test_a_long_completion_is_read_in_linear_time(text: str) -> None:
         {"numbers": 4, "operators": "+-", "use_all": True},
         {"numbers": 2, "operators": "+-*", "largest": 20, "ordered": True},
         {"numbers": 4, "ordered": True},
+        {"numbers": 4, "fewest": 2},
         {"numbers": 6, "largest": 50, "largest_target": 999},
     ],
 )
@@ -192,6 +205,8 @@ def test_other_seeds_draw_other_prompts_and_the_same_evaluation() -> None:
         ({"operators": "+^"}, r"operators is '\+\^': \['\^'\] are none of"),
         ({"operations": 3}, "operations is 3: 3 numbers allow 2"),
         ({"numbers": 4, "operations": 1, "use_all": True}, "but use_all = true takes 3"),
+        ({"fewest": 4}, "fewest is 4, and numbers 3: expected no more than that"),
+        ({"fewest": 2, "operations": 1}, "fewest is 2 and operations 1: expected one of them"),
         ({"operations": 1, "ordered": True}, "but ordered = true takes 2"),
         ({"smallest": 8}, "expected room for 3 different numbers"),
         ({"smallest": 50, "largest": 60, "operators": "*"}, "leave no target to reach"),
