@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+
+from actors.config import ActorsConfig
+from actors.engine import GenerateRequest
+from actors.vllm_engine import VllmEngine
+from protocol.config import ModelConfig, WeightsConfig
+from protocol.core_loan import CoreLoan, Lender
+from protocol.version import PolicyVersion
+from tests.actors.fakes import make_llama
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
@@ -64,3 +76,35 @@ def test_a_wide_step_has_a_thread_on_each_borrowed_core_and_a_narrow_one_has_non
     assert set(map(tuple, main)) == {(own,)}
     assert set(map(tuple, shapes)) == {(4, 32, 3072)}
     assert len(set(totals)) == 1
+
+
+def test_an_engine_computes_on_the_learners_core_once_that_waits(tmp_path: Path) -> None:
+    own, lent = CORES
+    make_llama(tmp_path, tied=True)
+    loan = CoreLoan(file=tmp_path / "loans", own=[own], lent=[lent])
+    config = ActorsConfig(group_size=2, concurrent_groups=1, max_tokens=8, kv_cache_gib=0.1)
+    model = ModelConfig(path="tiny", max_context=64)
+    engine = VllmEngine(tmp_path, model, config, WeightsConfig(), (1,), cores=[own], loan=loan)
+    asyncio.run(borrow(engine, Lender(loan.file), lent))
+
+
+async def borrow(engine: VllmEngine, lender: Lender, lent: int) -> None:
+    request = GenerateRequest("0:0", np.arange(2, 10, dtype=np.int32), 2, 8, 1.0, seed=0)
+    try:
+        await asyncio.wait_for(engine.start(PolicyVersion(1, 0)), 280)
+        await engine.generate(request)
+        assert not num_threads_on(lent)
+        lender.note(works=False)
+        await engine.generate(request)
+        assert num_threads_on(lent) == 1
+    finally:
+        await engine.close()
+
+
+def num_threads_on(core: int) -> int:
+    """Threads of this process's children that run on that core and nowhere else."""
+    found = 0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # It may end between two looks at it.
+            found += sum(os.sched_getaffinity(thread.id) == {core} for thread in child.threads())
+    return found
