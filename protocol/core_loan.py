@@ -4,9 +4,8 @@ A file holds one byte, 1 while the learner works. There is no message and no loc
 step, so that a learner that goes on shares its cores with the step under way and with no more. A learner that was
 killed leaves the byte as it was, until its successor begins.
 
-The learner does not borrow. While actors wait, which is never for long, a second thread makes its step a fifth shorter;
-when an engine goes on beside it, each parallel loop of both waits for the core that they share, and a step took 8 s
-where it takes 5.5 s.
+The learner does not borrow. A second thread makes its step a fifth shorter as long as the engine stays away; when that
+goes on, each parallel loop of both waits for the core that they share, and a step took 8 s where it takes 5.5 s.
 """
 
 from __future__ import annotations

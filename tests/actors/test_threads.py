@@ -85,20 +85,23 @@ def test_an_engine_computes_on_the_learners_core_once_that_waits(tmp_path: Path)
     config = ActorsConfig(group_size=2, concurrent_groups=1, max_tokens=8, kv_cache_gib=0.1)
     model = ModelConfig(path="tiny", max_context=64)
     engine = VllmEngine(tmp_path, model, config, WeightsConfig(), (1,), cores=[own], loan=loan)
-    asyncio.run(borrow(engine, Lender(loan.file), lent))
+    narrow, wide = asyncio.run(count_threads(engine, Lender(loan.file), lent))
+    assert (narrow, wide) == (0, 1)
 
 
-async def borrow(engine: VllmEngine, lender: Lender, lent: int) -> None:
+async def count_threads(engine: VllmEngine, lender: Lender, core: int) -> tuple[int, int]:
+    """Threads on the learner's core after steps while the learner works, and after steps while it waits."""
     request = GenerateRequest("0:0", np.arange(2, 10, dtype=np.int32), 2, 8, 1.0, seed=0)
+    counts = []
     try:
         await asyncio.wait_for(engine.start(PolicyVersion(1, 0)), 280)
-        await engine.generate(request)
-        assert not num_threads_on(lent)
-        lender.note(works=False)
-        await engine.generate(request)
-        assert num_threads_on(lent) == 1
+        for works in (True, False):
+            lender.note(works=works)
+            await engine.generate(request)
+            counts.append(num_threads_on(core))
     finally:
         await engine.close()
+    return counts[0], counts[1]
 
 
 def num_threads_on(core: int) -> int:
