@@ -24,7 +24,11 @@ from tests.actors.fakes import make_llama
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(len(CORES) < 2, reason="borrowing wants a second core")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(len(CORES) < 2, reason="borrowing wants a second core"),
+]
 
 # In a process of its own, as libraries read OMP_NUM_THREADS once, and the products of the whole process are changed.
 BORROW = """
@@ -65,7 +69,7 @@ def test_a_wide_step_has_a_thread_on_each_borrowed_core_and_a_narrow_one_has_non
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -94,7 +98,7 @@ async def count_threads(engine: VllmEngine, lender: Lender, core: int) -> tuple[
     request = GenerateRequest("0:0", np.arange(2, 10, dtype=np.int32), 2, 8, 1.0, seed=0)
     counts = []
     try:
-        await asyncio.wait_for(engine.start(PolicyVersion(1, 0)), 280)
+        await asyncio.wait_for(engine.start(PolicyVersion(1, 0)), 600)
         for works in (True, False):
             lender.note(works=works)
             await engine.generate(request)
