@@ -10,8 +10,8 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 import actors.transfer  # noqa: F401  registers the weight transfer in this process
 from actors.engine_process import CORES_VARIABLE, LOAN_VARIABLE, OWNER_VARIABLE, end_with
 from actors.sampler import OnePassSampler
-from actors.threads import BorrowedThreads
-from protocol.core_loan import CoreLoan
+from actors.threads import borrowed_threads
+from protocol.core_loan import Borrower, CoreLoan
 
 
 class ActorExecutor(UniProcExecutor):
@@ -27,12 +27,13 @@ class ActorExecutor(UniProcExecutor):
         if cores := os.environ.get(CORES_VARIABLE):
             os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
         super()._init_executor()
-        self._threads: BorrowedThreads | None = None
+        self._threads: Borrower | None = None
         if self.vllm_config.device_config.device_type == "cpu":
             runner = self.driver_worker.worker.model_runner
             runner.sampler = OnePassSampler(runner.sampler.logprobs_mode)
-            if loan := os.environ.get(LOAN_VARIABLE):
-                self._threads = BorrowedThreads(CoreLoan.model_validate_json(loan))
+            if text := os.environ.get(LOAN_VARIABLE):
+                loan = CoreLoan.model_validate_json(text)
+                self._threads = borrowed_threads(loan) if loan.lent else None
 
     def execute_model(self, *arguments: Any, **options: Any) -> Any:
         """One step, on the cores that are there for it."""

@@ -27,6 +27,7 @@ from actors.settings import RolloutSettings
 from actors.text import ChatText
 from actors.weights import WeightReceiver
 from actors.workload import GOODBYE_S, Workload, cancel_all
+from protocol.core_loan import Lender
 from protocol.errors import ProtocolError
 from protocol.messages import AnyMessage, Drain, Goodbye, Heartbeat, Lease, Phase, WeightManifest, Work
 from telemetry.exporter import Exporter
@@ -106,6 +107,7 @@ class Rollout:
         self._engine, self._timeline = engine, timeline
         self._activity = Activity(exporter)
         self._activity.on_change = self._mark
+        self._lender = Lender(settings.loan)
         self._beat_now = asyncio.Event()
         self._receiver = WeightReceiver(settings.weights, settings.label)
         self._driver = EngineDriver(engine, self._receiver, self._activity, self._mark, self._beat_now.set)
@@ -174,8 +176,10 @@ class Rollout:
         )
 
     def _mark(self) -> None:
-        """Tell the timeline what goes on; called wherever that may have changed."""
+        """Tell the timeline what goes on, and the learner whether cores are free; called wherever that may change."""
         self._timeline.enter(*self._doing())
+        is_loading = self._driver.loading is not None or not self._driver.started.is_set()
+        self._lender.note(works=is_loading or self._activity.num_generating > 0)
 
     def _doing(self) -> tuple[str, str]:
         if self._is_ending:
@@ -252,5 +256,6 @@ class Rollout:
         with contextlib.suppress(ProtocolError):
             await self._link.say(Goodbye(name=self._name), GOODBYE_S)
         await self._engine.close()
+        self._lender.close()
         await self._receiver.close()
         await self._link.close()

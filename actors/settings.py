@@ -40,7 +40,7 @@ class RolloutSettings(Section):
     cores: list[int] | None = None
     """CPU cores of the engine, a thread on each. None leaves it to the system."""
     loan: CoreLoan | None = None
-    """The learner's cores that the engine may use while that waits. None: never."""
+    """How engines and learner lend each other their cores. None: never."""
     run_dir: Path
     """The run's folder."""
 

@@ -1,12 +1,6 @@
-"""The threads of an engine process on a CPU: one on each of its cores, and more on the learner's while that waits.
-
-A thread beyond the engine's own exists for nothing but wide steps: between them it sleeps, and never runs beside the
-learner. So a narrow step costs what it would without the loan.
-"""
+"""The threads of an engine process on a CPU: one on each of its cores, and more on the learner's while that waits."""
 
 from __future__ import annotations
-
-import os
 
 import torch
 from vllm import _custom_ops
@@ -19,35 +13,19 @@ _PADDING = 32
 _PARALLEL_NUMBERS = 1 << 20
 
 
-class BorrowedThreads:
-    """Makes the number of threads that of the cores there are, before each step.
+def borrowed_threads(loan: CoreLoan) -> Borrower:
+    """What makes the number of threads that of the cores there are, before each step.
 
     Raises OSError if the file of the loan cannot be opened.
     """
+    _keep_products_apart()
+    return Borrower(loan, torch.get_num_threads(), _set_threads)
 
-    def __init__(self, loan: CoreLoan) -> None:
-        self._borrower = Borrower(loan)
-        self._lent = set(loan.lent)
-        self._num_own = len(loan.own)
-        self._is_wide = False
-        _keep_products_apart()
 
-    def adjust(self) -> None:
-        """Take the learner's cores, or leave them to it."""
-        if self._borrower.may_borrow == self._is_wide:
-            return
-        self._is_wide = not self._is_wide
-        # vLLM replaces torch.set_num_threads by a warning.
-        torch._C.set_num_threads(self._num_own + len(self._lent) * self._is_wide)
-        if self._is_wide:
-            self._place_new_threads()
-
-    def _place_new_threads(self) -> None:
-        """OpenMP starts threads when they are first needed, on the cores of the one that asks for them."""
-        before = set(os.listdir("/proc/self/task"))
-        torch.zeros(_PARALLEL_NUMBERS).add_(1.0)
-        for thread in set(os.listdir("/proc/self/task")) - before:
-            os.sched_setaffinity(int(thread), self._lent)
+def _set_threads(number: int) -> None:
+    # vLLM replaces torch.set_num_threads by a warning.
+    torch._C.set_num_threads(number)
+    torch.zeros(_PARALLEL_NUMBERS).add_(1.0)
 
 
 def _keep_products_apart() -> None:

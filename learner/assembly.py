@@ -22,6 +22,7 @@ from learner.publisher import Publisher, WeightPublisher
 from learner.ranks import Ranks
 from learner.sampler import Sampler
 from learner.settings import LearnerSettings
+from learner.threads import borrow_threads
 from learner.update import Updater
 from protocol.core_loan import Lender
 from protocol.version import PolicyVersion
@@ -68,6 +69,8 @@ def build_engine(settings: LearnerSettings, ranks: Ranks) -> TrainingEngine:
     resume = settings.resume_from
     path = Path(settings.model_path) if resume is None else resume / "model"
     engine = TrainingEngine(_load_model(path, settings), settings.learner, ranks)
+    if settings.loan is not None and settings.loan.lent and ranks.device.type == "cpu":
+        borrow_threads(settings.loan, engine.model)
     if resume is not None:
         engine.load_optimizer_state(load_rank(resume, ranks.rank))
     return engine
@@ -118,7 +121,7 @@ def connect_first_rank(settings: LearnerSettings) -> Iterator[FirstRank]:
         stack.callback(publisher.close)
         sampler = Sampler(settings, run.samples_path)
         stack.callback(sampler.close)
-        lender = Lender(settings.core_loans)
+        lender = Lender(settings.loan)
         stack.callback(lender.close)
         yield FirstRank(link, publisher, run, exporter, sampler, lender)
 

@@ -103,8 +103,8 @@ class LearnerConfig(Section):
     half of a batch: two more backward passes, and two more gradients in float32, at each. Not with ZeRO 3. None
     measures none."""
     threads: Annotated[int | None, NoneByName] = Field(None, ge=1)
-    """CPU threads of one rank, and the CPUs that it asks of a Ray cluster. None, in a recipe "none", takes the cores
-    that one machine's plan gives it, and asks a cluster for one."""
+    """CPU threads of one rank on cores of its own, and the CPUs that it asks of a Ray cluster. None, in a recipe
+    "none", takes the cores that one machine's plan gives it, and asks a cluster for one."""
     gpus: float | None = Field(None, ge=0)
     """GPUs that one rank asks for; None as of `actors.gpus`."""
     resource: str | None = None

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from learner.config import AlgorithmConfig, LearnerConfig
 from protocol.config import ModelConfig, ScheduleConfig, Section, WeightsConfig
+from protocol.core_loan import CoreLoan
 from protocol.version import Lineage
 from telemetry.config import TelemetryConfig
 
@@ -67,8 +68,8 @@ class LearnerSettings(Section):
     """Where each incarnation branched off, the present one included: `ResumePoint.lineage` after a resume."""
     cores: list[int] | None = None
     """CPU cores that this process may use. None leaves it to the system."""
-    core_loans: Path | None = None
-    """Where rank 0 notes whether the learner needs its cores (protocol.core_loan). None: nobody borrows them."""
+    loan: CoreLoan | None = None
+    """How the learner and the engines lend each other their cores; rank 0 notes that it waits. None: never."""
     eval_wait_s: float | None = Field(None, ge=0)
     """Seconds for which the end waits for the evaluation of the last weights. None: the run has no evaluator."""
 

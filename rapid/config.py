@@ -28,8 +28,9 @@ class RunConfig(Section):
     start_timeout_s: float = Field(600.0, gt=0)
     """Seconds that Ray may take to place the parts before the run is given up."""
     lend_cores: bool = True
-    """Whether, in "async" on one machine, engines compute on the learner's cores, too, while it waits for a batch.
-    Otherwise each part keeps to its own."""
+    """Whether, in "async" on one machine, engines compute on the learner's cores, too, while it waits for a batch, and
+    the learner on theirs while the staleness bound holds all actors up. Otherwise, and with a bound of 0, each part
+    keeps to its own, and its number of threads, on which the last bits of its sums depend, stays the same."""
 
     @field_validator("host")
     @classmethod

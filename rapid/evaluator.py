@@ -54,7 +54,8 @@ class EvaluatorKeeper:
         config = self._plan.config
         self._starts, self._started_s = self._starts + 1, self._clock()
         self._handle = EvaluatorPart.options(**self._options).remote(NAME, self._plan.run_dir, config.telemetry)
-        settings = self._plan.rollout_settings(NAME, self._hub_address, config.run.seed, self._cores.evaluator)
+        cores, loan = self._cores.evaluator, self._cores.evaluator_loan()
+        settings = self._plan.rollout_settings(NAME, self._hub_address, config.run.seed, cores, loan)
         self._task = self._handle.run.remote(settings)
 
     def tasks(self) -> list[Any]:

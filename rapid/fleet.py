@@ -119,7 +119,7 @@ class Fleet:
             self.hub_address,
             self._seed(rollout.index),
             self.cores.actor(rollout.index),
-            self.cores.loan(rollout.index),
+            self.cores.actor_loan(rollout.index),
         )
         rollout.placed = rollout.handle.placed.remote()
         rollout.task = rollout.handle.run.remote(settings)

@@ -1,6 +1,7 @@
 """Which part of a run uses which CPU cores of one machine.
 
-    two cores, async                     core 0: engines of the actors     core 1: learner; engines, while it waits
+    two cores, async                     core 0: engines of the actors     core 1: learner; each takes both while the
+                                                                           other waits
     two cores, sync or alternate         both cores: engines, then learner; they never work at the same time
     evaluator                            the actors' cores at a lower priority, or task.eval.threads of its own
 
@@ -15,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from protocol.config import ScheduleMode
-from protocol.core_loan import CoreLoan
+from protocol.core_loan import EVALUATOR, FIRST_ACTOR, LEARNER, CoreLoan
 from rapid.config import RapidConfig
 
 
@@ -28,20 +29,30 @@ class CorePlan:
     evaluator: list[int] | None = None
     """Cores of the evaluator's engine."""
     loans: Path | None = None
-    """Where the learner notes that its cores are free (protocol.core_loan). None: nobody borrows them."""
+    """Where learner and actors note that their cores are free (protocol.core_loan). None: nobody borrows any."""
 
     def actor(self, index: int) -> list[int] | None:
         """Cores of an actor, also of one that joined later."""
         return self.actors[index % len(self.actors)]
 
-    def loan(self, index: int) -> CoreLoan | None:
-        """An actor's share of the learner's cores; none for those beyond the number of cores or of first actors."""
-        own = self.actor(index)
-        cores = sorted({core for share in self.learner for core in share or ()})
-        if self.loans is None or own is None or index >= min(len(cores), len(self.actors)):
+    def actor_loan(self, index: int) -> CoreLoan | None:
+        """An actor's share of the learner's cores; none for actors beyond their number, or beyond the first."""
+        if self.loans is None:
             return None
-        share = _deal(cores, min(len(cores), len(self.actors)))[index]
-        return CoreLoan(file=self.loans, own=own, lent=share or [])
+        lent = _share(self.learner, len(self.actors), index) if index < len(self.actors) else []
+        return CoreLoan(file=self.loans, seat=FIRST_ACTOR + index, lent=lent)
+
+    def evaluator_loan(self) -> CoreLoan | None:
+        """None for an evaluator that has cores of its own; otherwise it only lends."""
+        if self.loans is None or not _all_of(self.actors).intersection(self.evaluator or ()):
+            return None
+        return CoreLoan(file=self.loans, seat=EVALUATOR, lent=[])
+
+    def learner_loan(self, rank: int) -> CoreLoan | None:
+        """A rank's share of the actors' cores."""
+        if self.loans is None:
+            return None
+        return CoreLoan(file=self.loans, seat=LEARNER, lent=_share(self.actors, len(self.learner), rank))
 
 
 def plan_cores(config: RapidConfig, cores: list[int] | None = None, *, loans: Path | None = None) -> CorePlan:
@@ -53,13 +64,14 @@ def plan_cores(config: RapidConfig, cores: list[int] | None = None, *, loans: Pa
 
     Args:
         cores: instead of those of this process.
-        loans: folder of the file by which the learner lends its cores. None lends none.
+        loans: folder of the file by which learner and actors lend each other cores. None lends none.
     """
     cores = sorted(os.sched_getaffinity(0)) if cores is None else cores
     plan = _plan_evaluator(config, cores)
-    if loans is None or not config.run.lend_cores or config.schedule.mode is not ScheduleMode.ASYNC or len(cores) == 1:
-        return plan
-    return replace(plan, loans=loans / "core-loans")
+    shared = _all_of(plan.actors) & _all_of(plan.learner)
+    # A bound of 0 equals `sync` bit for bit, and a changing number of threads would change the order of sums.
+    lends = config.run.lend_cores and config.schedule.mode is ScheduleMode.ASYNC and config.schedule.max_staleness != 0
+    return plan if loans is None or shared or not lends else replace(plan, loans=loans / "core-loans")
 
 
 def _plan_evaluator(config: RapidConfig, cores: list[int]) -> CorePlan:
@@ -69,7 +81,7 @@ def _plan_evaluator(config: RapidConfig, cores: list[int]) -> CorePlan:
         own = cores[: min(section.threads, len(cores) - 1)] or cores
         return replace(_plan_training(config, cores[len(own) :] or cores), evaluator=own)
     plan = _plan_training(config, cores)
-    return replace(plan, evaluator=sorted({core for share in plan.actors for core in share or ()}))
+    return replace(plan, evaluator=sorted(_all_of(plan.actors)))
 
 
 def _plan_training(config: RapidConfig, cores: list[int]) -> CorePlan:
@@ -84,6 +96,16 @@ def _plan_training(config: RapidConfig, cores: list[int]) -> CorePlan:
 def gpu_share(parts: int, gpus: int) -> float:
     """What each of so many parts asks of a GPU, so that all find a place: a whole one, or an equal share of one."""
     return 1.0 / -(-parts // gpus) if gpus else 0.0
+
+
+def _all_of(shares: list[list[int] | None]) -> set[int]:
+    return {core for share in shares for core in share or ()}
+
+
+def _share(owners: list[list[int] | None], borrowers: int, index: int) -> list[int]:
+    """What one of so many borrowers may take of the owners' cores; nothing if these are too few."""
+    cores = sorted(_all_of(owners))
+    return (_deal(cores, min(len(cores), borrowers))[index] or []) if index < len(cores) else []
 
 
 def _deal(cores: list[int], parts: int) -> list[list[int] | None]:

@@ -68,6 +68,9 @@ class Supervisor:
             if self.on_cluster
             else plan_cores(config, loans=self.plan.run_dir)
         )
+        if self._cores.loans is not None:
+            # What a run before has left there is not true any more.
+            self._cores.loans.unlink(missing_ok=True)
         self._start_hub()
         self._start_learner()
         self._fleet = Fleet(self.plan, self._cores, self._actor_options(), self.hub_address, self.tell)
@@ -219,7 +222,7 @@ class Supervisor:
             # One GPU process an actor.
             weight_receivers=config.actors.count,
             cores=self._cores.learner[rank],
-            core_loans=self._cores.loans,
+            loan=self._cores.learner_loan(rank),
             eval_wait_s=config.task.eval.end_wait_s if config.task.eval is not None and self._evaluates else None,
             **values,
         )

@@ -17,6 +17,7 @@ ADAPTERS = {
     "reasoning_gym": "tasks.reasoning_gym",
     "word_problems": "tasks.word_problems",
     "countdown": "tasks.countdown",
+    "derivation": "tasks.derivation",
     "jsonl": "tasks.jsonl",
     "huggingface": "tasks.huggingface",
     "minif2f": "tasks.lean.task",

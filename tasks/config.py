@@ -20,8 +20,9 @@ CODE_FIELDS = {"path", "subset", "prompt_template", "sandbox", "time_limit_s", "
 GENERATED_FIELDS = {"params", "seed", "size", "prompt_template"}
 FIELDS_OF = {
     "reasoning_gym": GENERATED_FIELDS | JUDGED_FIELDS | {"dataset"},
-    "word_problems": GENERATED_FIELDS | {"completion_pattern"},
-    "countdown": GENERATED_FIELDS | {"completion_pattern"},
+    "word_problems": GENERATED_FIELDS | {"completion_pattern", "examples"},
+    "countdown": GENERATED_FIELDS | {"completion_pattern", "examples"},
+    "derivation": GENERATED_FIELDS | {"completion_pattern", "examples"},
     "jsonl": RECORD_FIELDS | JUDGED_FIELDS,
     "huggingface": RECORD_FIELDS | JUDGED_FIELDS,
     "minif2f": ROW_FIELDS | {"params"},
@@ -97,8 +98,8 @@ class TaskConfig(Section):
     """`[task]`: what is learned."""
 
     name: str
-    """"gsm8k", "math", "minif2f", "countdown", "word_problems", "reasoning_gym", "jsonl", "huggingface", or
-    "module:object" for a task of your own."""
+    """"gsm8k", "math", "minif2f", "countdown", "derivation", "word_problems", "reasoning_gym", "jsonl", "huggingface",
+    or "module:object" for a task of your own."""
     dataset: str | None = None
     """reasoning_gym: name of the data set, such as "chain_sum"."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -108,6 +109,9 @@ class TaskConfig(Section):
     """Generated: seed of the prompts."""
     size: int = Field(10_000, ge=1)
     """Generated: prompts of one epoch."""
+    examples: int = Field(0, ge=0, le=16)
+    """countdown, derivation, word_problems: solved examples, always the same, that come before the question as turns
+    of the chat."""
     path: str | None = None
     """A .jsonl, .json (an array) or .jsonl.gz file; with huggingface also a data set's name, or a folder of one."""
     split: str = "train"

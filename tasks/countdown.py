@@ -99,7 +99,8 @@ class Countdown:
             if 1 <= target <= params.largest_target:
                 reference = {"numbers": numbers, "target": int(target), "solution": solution}
                 difficulty = "1 operation" if operations == 1 else f"{operations} operations"
-                return Instance(self._ask(numbers, operations, int(target)), reference, difficulty)
+                question = self._ask(numbers, operations, int(target))
+                return Instance(question, reference, difficulty, answer=f"{solution} = {target}")
         raise TaskError(f"task.params of countdown leave no target to reach: {params.model_dump()}")
 
     def _ask(self, numbers: list[int], operations: int, target: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -26,6 +27,8 @@ class Instance:
     question: str
     reference: Any
     difficulty: str
+    answer: str
+    """A right completion."""
 
 
 class Generator(Protocol):
@@ -55,7 +58,7 @@ class GeneratedTask:
 
     def prompt(self, index: int) -> Prompt:
         instance = self.instance(index)
-        return Prompt.ask(self._config.prompt_template.replace("{question}", instance.question), instance.reference)
+        return Prompt([*self._turns(), self._ask(instance)], instance.reference)
 
     def difficulty(self, index: int) -> str | None:
         return self.instance(index).difficulty
@@ -70,8 +73,26 @@ class GeneratedTask:
         if self._split == "eval":
             return self._held_out[index]
         if index not in self._instances:
-            self._instances[index] = self._draw_from(Random(f"{self._config.seed} {index}"))
+            random = Random(f"{self._config.seed} {index}")
+            self._instances[index] = self._draw_from(random, is_held_out=False, besides=self.examples)
         return self._instances[index]
+
+    @cached_property
+    def examples(self) -> dict[str, Instance]:
+        """Examples by their questions. The same for all prompts, so that engines keep them in their prefix cache."""
+        random, found = Random("examples"), {}
+        for _ in range(self._config.examples):
+            instance = self._draw_from(random, is_held_out=False, besides=found)
+            found[instance.question] = instance
+        return found
+
+    def _turns(self) -> list[dict[str, str]]:
+        answers = [{"role": "assistant", "content": each.answer} for each in self.examples.values()]
+        asked = map(self._ask, self.examples.values())
+        return [turn for pair in zip(asked, answers, strict=True) for turn in pair]
+
+    def _ask(self, instance: Instance) -> dict[str, str]:
+        return {"role": "user", "content": self._config.prompt_template.replace("{question}", instance.question)}
 
     @cached_property
     def _held_out(self) -> list[Instance]:
@@ -81,21 +102,21 @@ class GeneratedTask:
         for _ in range(size * MAX_DRAWS):
             if len(found) == size:
                 return list(found.values())
-            instance = self._draw_from(random)
+            instance = self._draw_from(random, is_held_out=True, besides={})
             found[instance.question] = instance
         raise TaskError(
             f"task.eval.size is {size}, but {self.name} has only about {len(found)} different evaluation questions; "
             f"lower it, or widen task.params, which is {self._config.params}"
         )
 
-    def _draw_from(self, random: Random) -> Instance:
+    def _draw_from(self, random: Random, *, is_held_out: bool, besides: Container[str]) -> Instance:
         for _ in range(MAX_DRAWS):
             instance = self._generator.draw(random)
-            if is_held_out(instance.question) == (self._split == "eval"):
+            if belongs_to_evaluation(instance.question) == is_held_out and instance.question not in besides:
                 return instance
         raise TaskError(f"{self.name} has too few different questions; widen task.params: it is {self._config.params}")
 
 
-def is_held_out(question: str) -> bool:
-    """Whether the question belongs to the evaluation."""
+def belongs_to_evaluation(question: str) -> bool:
+    """Whether the question is never trained on."""
     return zlib.crc32(question.encode()) % EVAL_SHARE == 0

@@ -47,7 +47,8 @@ class WordProblems:
             text, total = draw_step(random, total, params)
             sentences.append(f"Then {name} {text}.")
         sentences.append(f"How many {things} does {name} have now?")
-        return Instance(" ".join(sentences), str(total), "1 step" if params.steps == 1 else f"{params.steps} steps")
+        difficulty = "1 step" if params.steps == 1 else f"{params.steps} steps"
+        return Instance(" ".join(sentences), str(total), difficulty, answer=str(total))
 
     def judge(self, reference: Any, completion: str) -> float:
         """1 if the last number of the completion is the answer."""

@@ -28,6 +28,7 @@ from actors.rollout import build_engine, cancel_all
 from actors.settings import RolloutSettings
 from actors.text import ChatText
 from actors.weights import WeightReceiver
+from protocol.core_loan import Lender
 from protocol.errors import ProtocolError
 from protocol.messages import AnyMessage, Evaluated, Goodbye, Heartbeat, WeightManifest
 from protocol.version import PolicyVersion
@@ -106,6 +107,7 @@ class Evaluator:
         self._offered: list[PolicyVersion] = []
         self._left_out: asyncio.Queue[Evaluated] = asyncio.Queue()
         self._waiting_for = ""
+        self._lender = Lender(settings.loan)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set. Raises what ended it otherwise."""
@@ -189,6 +191,7 @@ class Evaluator:
 
     def _enter(self, what: str, of: str, waiting_for: str = "") -> None:
         self._timeline.enter(what, of)
+        self._lender.note(works=what != "wait")
         self._waiting_for = waiting_for
 
     def _export(self, version: PolicyVersion, result: dict[str, Any]) -> None:
@@ -212,5 +215,6 @@ class Evaluator:
         with contextlib.suppress(ProtocolError):
             await self._link.say(Goodbye(name=self._name), _GOODBYE_S)
         await self._engine.close()
+        self._lender.close()
         await self._receiver.close()
         await self._link.close()

@@ -23,6 +23,7 @@ from actors.scripted_engine import ScriptedEngine
 from actors.settings import RolloutSettings
 from actors.text import ChatText
 from protocol.config import ModelConfig, ScheduleConfig, WeightsConfig
+from protocol.core_loan import EVALUATOR, CoreLoan
 from protocol.messages import Drain, Phase
 from protocol.version import PolicyVersion
 from tasks.config import EvalConfig, TaskConfig
@@ -71,6 +72,7 @@ def make_settings(folder: Path, hub_address: str, run_dir: Path) -> RolloutSetti
         weights=WeightsConfig(chunk_bytes=65536),
         task=TaskConfig(name="tests.actors.fakes:CountingTask", eval=EvalConfig(every=10)),
         telemetry=TelemetryConfig(),
+        loan=CoreLoan(file=run_dir / "loans", seat=EVALUATOR, lent=[]),
         run_dir=run_dir,
     )
 

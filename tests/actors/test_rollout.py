@@ -40,7 +40,7 @@ def model(tmp_path_factory):
 class World:
     """A hub, a publisher and one actor."""
 
-    def __init__(self, folder: Path, module, num_prompts: int, run_dir: Path | None = None, **actors) -> None:
+    def __init__(self, folder: Path, module, num_prompts: int, run_dir: Path | None = None, loan=None, **actors):
         self.module = module
         self.hub, self.publisher, self.runner = FakeHub(num_prompts), FakePublisher(), LengthRunner()
         defaults = {"engine": "scripted", "group_size": 3, "max_tokens": 5, "concurrent_groups": 4, "lease_batch": 1}
@@ -55,6 +55,7 @@ class World:
             task=TaskConfig(name="tests.actors.fakes:CountingTask"),
             telemetry=TelemetryConfig(),
             run_dir=folder,
+            loan=loan,
         )
         text = ChatText(folder)
         self.engine = ScriptedEngine(folder, self.settings.actors, text.stop_token_ids)

@@ -18,7 +18,7 @@ from actors.config import ActorsConfig
 from actors.engine import GenerateRequest
 from actors.vllm_engine import VllmEngine
 from protocol.config import ModelConfig, WeightsConfig
-from protocol.core_loan import CoreLoan, Lender
+from protocol.core_loan import FIRST_ACTOR, LEARNER, CoreLoan, Lender
 from protocol.version import PolicyVersion
 from tests.actors.fakes import make_llama
 
@@ -41,11 +41,11 @@ os.sched_setaffinity(0, {own})
 import torch
 import vllm._C
 from vllm import _custom_ops
-from actors.threads import BorrowedThreads
-from protocol.core_loan import CoreLoan, Lender
+from actors.threads import borrowed_threads
+from protocol.core_loan import FIRST_ACTOR, LEARNER, CoreLoan, Lender
 
-lender = Lender(file)
-threads = BorrowedThreads(CoreLoan(file=file, own=[own], lent=[lent]))
+lender = Lender(CoreLoan(file=file, seat=LEARNER, lent=[]))
+threads = borrowed_threads(CoreLoan(file=file, seat=FIRST_ACTOR, lent=[lent]))
 torch.manual_seed(0)
 handler = _custom_ops.create_onednn_mm(torch.randn(3072, 576).bfloat16().t(), 32)
 inputs, bias = torch.randn(4, 32, 576).bfloat16(), torch.randn(3072).bfloat16()
@@ -76,7 +76,8 @@ def test_a_wide_step_has_a_thread_on_each_borrowed_core_and_a_narrow_one_has_non
     told = json.loads(done.stdout.splitlines()[-1])
     threads, borrowing, main, shapes, totals = zip(*told, strict=True)
     assert threads == (1, 2, 1, 2)
-    assert borrowing == (0, 1, 1, 1), "the one that was started stays, and sleeps"
+    # OpenMP's thread, and what else torch resizes with it: those that were started stay, and sleep.
+    assert borrowing[0] == 0 < borrowing[1] == borrowing[2] == borrowing[3]
     assert set(map(tuple, main)) == {(own,)}
     assert set(map(tuple, shapes)) == {(4, 32, 3072)}
     assert len(set(totals)) == 1
@@ -85,12 +86,12 @@ def test_a_wide_step_has_a_thread_on_each_borrowed_core_and_a_narrow_one_has_non
 def test_an_engine_computes_on_the_learners_core_once_that_waits(tmp_path: Path) -> None:
     own, lent = CORES
     make_llama(tmp_path, tied=True)
-    loan = CoreLoan(file=tmp_path / "loans", own=[own], lent=[lent])
+    loan = CoreLoan(file=tmp_path / "loans", seat=FIRST_ACTOR, lent=[lent])
     config = ActorsConfig(group_size=2, concurrent_groups=1, max_tokens=8, kv_cache_gib=0.1)
     model = ModelConfig(path="tiny", max_context=64)
     engine = VllmEngine(tmp_path, model, config, WeightsConfig(), (1,), cores=[own], loan=loan)
-    narrow, wide = asyncio.run(count_threads(engine, Lender(loan.file), lent))
-    assert (narrow, wide) == (0, 1)
+    narrow, wide = asyncio.run(count_threads(engine, Lender(CoreLoan(file=loan.file, seat=LEARNER, lent=[])), lent))
+    assert narrow == 0 < wide
 
 
 async def count_threads(engine: VllmEngine, lender: Lender, core: int) -> tuple[int, int]:

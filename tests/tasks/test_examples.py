@@ -61,7 +61,7 @@ def test_every_section_that_the_documentation_shows_is_accepted() -> None:
     sections = [tomllib.loads(block)["task"] for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
     hub = next(section for section in sections if section.get("name") == "huggingface")
     configs = [TaskConfig(**(section if "name" in section else {**hub, **section})) for section in sections]
-    named = ["huggingface", "countdown", "word_problems"]
+    named = ["huggingface", "countdown", "derivation", "word_problems"]
     assert [config.kind for config in configs] == [
         *named,
         "reasoning_gym",
