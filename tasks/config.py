@@ -27,7 +27,7 @@ FIELDS_OF = {
     "huggingface": RECORD_FIELDS | JUDGED_FIELDS,
     "minif2f": ROW_FIELDS | {"params"},
     # A task of the user's own writes its prompts and judges its answers itself.
-    "user": {"params"},
+    "user": {"params", "seed"},
     **dict.fromkeys(CODE_TASKS, CODE_FIELDS),
 }
 COMMON_FIELDS = {"name", "limit", "eval"}
@@ -46,8 +46,9 @@ class EvalConfig(Section):
     size: int = Field(100, ge=1)
     """Evaluation prompts, at most."""
     seed: int = Field(1_000_000_000, ge=0, lt=2**32)
-    """Generated: seed of the evaluation prompts. Records without a split of their own: seed of the draw that holds
-    prompts back. It does not follow task.seed, so that runs with different seeds are measured alike."""
+    """Generated, and tasks of your own that take a `seed`: seed of the evaluation prompts. Records without a split of
+    their own: seed of the draw that holds prompts back. It does not follow task.seed, so that runs with different
+    seeds are measured alike."""
     path: str | None = None
     """Records: where those of the evaluation are. None takes task.path."""
     split: str | None = None
@@ -106,7 +107,7 @@ class TaskConfig(Section):
     """Generated: parameters of what is generated. minif2f: where Lean is. module:object: keyword arguments of the
     object."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Generated: seed of the prompts."""
+    """Generated, and tasks of your own that take a `seed`: seed of the prompts."""
     size: int = Field(10_000, ge=1)
     """Generated: prompts of one epoch."""
     examples: int = Field(0, ge=0, le=16)

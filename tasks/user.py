@@ -12,13 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tasks.config import TaskConfig
+from tasks.config import EvalConfig, TaskConfig
 from tasks.errors import TaskError, describe_options
 from tasks.task import Task, check_task
 
 
 def build(config: TaskConfig, split: str) -> Task:
-    """The task that `module:object` is, or returns when called with task.params (and `split` if it takes that)."""
+    """The task that `module:object` is, or returns when called with task.params (and `split` or `seed` if taken)."""
     found = load_object(config.name)
     if callable(found) and (inspect.isclass(found) or not hasattr(found, "prompt")):
         return check_task(call(found, config, split), config.name)
@@ -26,6 +26,7 @@ def build(config: TaskConfig, split: str) -> Task:
         raise TaskError(
             f"task.params is {config.params}, but {config.name} is a finished task that takes none: remove it"
         )
+    refuse_seed(config, split)
     if split == "eval":
         raise TaskError(no_eval(config.name))
     return check_task(found, config.name)
@@ -69,6 +70,10 @@ def call(found: Callable[..., object], config: TaskConfig, split: str) -> object
         arguments["split"] = split
     elif split == "eval":
         raise TaskError(no_eval(config.name))
+    if "seed" in parameters:
+        arguments.setdefault("seed", seed_of(config, split)[1])
+    else:
+        refuse_seed(config, split)
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:
@@ -81,6 +86,20 @@ def call(found: Callable[..., object], config: TaskConfig, split: str) -> object
         raise
     except Exception as error:  # It is the user's code: anything may happen in it.
         raise TaskError(f"building the task {config.name} failed: {type(error).__name__}: {error}") from error
+
+
+def seed_of(config: TaskConfig, split: str) -> tuple[str, int, int]:
+    """The field that seeds the prompts of a split, its value and its default."""
+    if split == "eval" and config.eval is not None:
+        return "task.eval.seed", config.eval.seed, EvalConfig.model_fields["seed"].default
+    return "task.seed", config.seed, TaskConfig.model_fields["seed"].default
+
+
+def refuse_seed(config: TaskConfig, split: str) -> None:
+    """Raises TaskError for a seed that would be silently ignored."""
+    name, value, default = seed_of(config, split)
+    if value != default:
+        raise TaskError(f"{name} is {value}, but {config.name} takes no seed: give it a parameter seed, or remove it")
 
 
 def no_eval(name: str) -> str:

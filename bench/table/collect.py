@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +84,23 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
-    return {**result, **{key: without_machine(result[key]) for key in ("command", "overrides", "config")}}
+    texts = {key: result[key] for key in ("command", "overrides", "config")}
+    return {**result, **without_machine(texts, {str(cell.places.work): "WORK", str(cell.places.results): "RESULTS"})}
 
 
-def without_machine(value: Any) -> Any:
-    """The same with paths from the repository's root, or from the home folder: results are read elsewhere, too."""
+def without_machine(value: Any, places: Mapping[str, str]) -> Any:
+    """The same with paths from the repository's root, or from the home folder: results are read elsewhere, too.
+
+    Args:
+        places: what other paths are to be called.
+    """
     if isinstance(value, str):
-        return value.replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+        for path, name in {**places, f"{ROOT}/": "", str(Path.home()): "~"}.items():
+            value = value.replace(path, name)
+        return value
     if isinstance(value, dict):
-        return {key: without_machine(one) for key, one in value.items()}
-    return [without_machine(one) for one in value] if isinstance(value, list) else value
+        return {key: without_machine(one, places) for key, one in value.items()}
+    return [without_machine(one, places) for one in value] if isinstance(value, list) else value
 
 
 def curve(

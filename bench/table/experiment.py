@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.table import tune
 from bench.table.arms import expand, nearest
@@ -90,7 +91,7 @@ class Experiment:
             if self.folder.exists():
                 write_atomically(self.folder / "tune.json", text + "\n")
             return text
-        results = [result for result in load_results(self.folder) if result["task"] in self.plan.tasks]
+        results = [result for result in load_results(self.folder) if self._is_asked_for(result)]
         tables = summarise(results, arms=self.plan.arm_names, baseline=self.plan.baseline, window=window)
         if not tables:
             return f"no run of {self.plan.name} has ended yet"
@@ -98,6 +99,9 @@ class Experiment:
         write_atomically(self.folder / "table.md", text)
         draw_all(tables, self.folder, window)
         return text
+
+    def _is_asked_for(self, result: dict[str, Any]) -> bool:
+        return result["task"] in self.plan.tasks and result["seed"] in self.plan.seeds
 
     def listing(self) -> str:
         """A line for each run."""
@@ -153,7 +157,7 @@ def _trials(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
     for arm in tune.families([_searched(plan, arm) for arm in arms]):
         for lr in rates.values:
             model = _taught_model(plan, rates.task)
-            cell = make_cell(plan, places, rates.task, arm, rates.seed, model=model, lr=lr, root=ROOT)
+            cell = make_cell(plan, places, rates.task, arm, rates.seed, model=model, lr=lr, is_trial=True, root=ROOT)
             cells.append(cell.named(tune.arm_and_rate(arm, lr)))
     return cells
 

@@ -54,6 +54,9 @@ class Evaluation(Section):
     """Optimizer steps between two snapshots."""
     size: int = Field(100, ge=1)
     """Evaluation prompts."""
+    seed: int | None = Field(None, ge=0, lt=2**32)
+    """`task.eval.seed` of the experiment's runs, so that they are measured on prompts by which nothing was chosen. The
+    search for learning rates keeps those of the recipe. None: those of the recipe for all."""
     k: tuple[int, ...] = (1, 8)
     """Values of k for pass@k; the largest is the number of completions of a prompt."""
     smooth: int = Field(3, ge=1)
@@ -192,6 +195,7 @@ def make_cell(
     *,
     model: str | None = None,
     lr: float | None = None,
+    is_trial: bool = False,
     root: Path = Path(),
 ) -> Cell:
     """A run of the plan, checked.
@@ -199,6 +203,7 @@ def make_cell(
     Args:
         model: `model.path` in place of the recipe's: that of a model taught for the task.
         lr: `learner.lr` in place of the recipe's: the one found for the arm.
+        is_trial: whether the run is part of the search for learning rates.
         root: of the repository, where recipes are looked for.
 
     Raises:
@@ -215,6 +220,8 @@ def make_cell(
     overrides["run.seed"] = seed
     overrides["run.directory"] = str(places.work)
     overrides["task.eval.size"] = plan.evaluation.size
+    if plan.evaluation.seed is not None and not is_trial:
+        overrides["task.eval.seed"] = plan.evaluation.seed
     config = _resolve(recipe, overrides, f"{task}, arm {arm}")
     budget = entry.budget or plan.budget
     overrides["schedule.steps"] = _steps(budget, config, f"{task}, arm {arm}")

@@ -30,7 +30,7 @@ class Life:
     how: str
     """"begun", "resumed" from a checkpoint, or "begun anew" after one that left none."""
     load_before: float
-    """Load average of the machine over the minute before: above 0.5 somebody else worked there."""
+    """Load average of the machine over the minute before; where runs follow one another, that of the run before."""
     command_s: float | None = None
     """Seconds of the whole command; None if it was cut off."""
     status: int | None = None

@@ -33,5 +33,6 @@ def test_a_run_without_an_evaluation_of_its_steps_has_no_result() -> None:
 
 
 def test_a_result_holds_no_path_of_the_machine() -> None:
-    config = {"run": {"directory": f"{ROOT}/runs/x"}, "seeds": [1, f"{Path.home()}/.cache/model"]}
-    assert without_machine(config) == {"run": {"directory": "runs/x"}, "seeds": [1, "~/.cache/model"]}
+    config = {"run": {"directory": f"{ROOT}/runs/x"}, "seeds": [1, f"{Path.home()}/.cache/model", "/big/disk/y"]}
+    found = without_machine(config, {"/big/disk": "WORK"})
+    assert found == {"run": {"directory": "runs/x"}, "seeds": [1, "~/.cache/model", "WORK/y"]}

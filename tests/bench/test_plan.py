@@ -9,11 +9,12 @@ import pytest
 
 from bench.table.arms import ARMS, LAGS, SETS, STALE_LOSSES, stale_name
 from bench.table.cell import Places, to_toml
-from bench.table.experiment import Experiment, Selection
+from bench.table.experiment import Experiment, Selection, _cells, _trials
 from bench.table.plan import Plan, check_fairness, make_cell, read_plan
 from rapid.config import RapidConfig
 from rapid.errors import ConfigError, UsageError
 from rapid.recipe import load_recipe
+from tasks.config import EvalConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = Places(Path("results"), Path("work"))
@@ -47,6 +48,13 @@ def test_every_arm_is_a_valid_configuration(name: str) -> None:
     config = resolve(make_cell(plan(arms=["grpo", name]), PLACES, "digits", name, 3, root=ROOT))
     # 1280 completions in batches of 8 groups of 8.
     assert (config.schedule.steps, config.run.seed) == (20, 3)
+
+
+def test_runs_are_measured_on_prompts_that_the_search_for_rates_does_not_see(tmp_path: Path) -> None:
+    described = plan(evaluation={"seed": 5}, learning_rates={"values": [1e-4, 1e-3], "task": "digits"})
+    runs, trials = (make(described, Places(tmp_path, tmp_path), Selection()) for make in (_cells, _trials))
+    assert {resolve(cell).task.eval.seed for cell in runs} == {5}
+    assert {resolve(cell).task.eval.seed for cell in trials} == {EvalConfig().seed}
 
 
 def test_the_staleness_series_holds_each_lag_and_changes_nothing_else() -> None:

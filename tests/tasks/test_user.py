@@ -28,6 +28,10 @@ class Echo:
 def make(size):
     return Echo(size)
 
+class Seeded(Echo):
+    def __init__(self, seed, split="train"):
+        super().__init__(3, f"{split} {seed}")
+
 class Namespace:
     inner = Echo(7)
 
@@ -82,6 +86,15 @@ def test_split_reaches_those_who_take_it(module: str) -> None:
     assert (len(held), held.prompt(0).messages[0]["content"]) == (2, "eval 0")
 
 
+def test_the_seeds_reach_those_who_take_one(module: str) -> None:
+    def first(split: Any, **fields: Any) -> str:
+        config = config_of(f"{module}:Seeded", seed=7, eval=EvalConfig(seed=8), **fields)
+        return str(build_task(config, split).prompt(0).messages[0]["content"])
+
+    assert (first("train"), first("eval")) == ("train 7 0", "eval 8 0")
+    assert first("eval", params={"seed": 9}) == "eval 9 0"
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "message"),
     [
@@ -94,6 +107,9 @@ def test_split_reaches_those_who_take_it(module: str) -> None:
             "makes no evaluation prompts: give it a parameter split",
         ),
         ("ready", {"params": {"size": 2}}, "is a finished task that takes none"),
+        ("ready", {"seed": 2}, "task.seed is 2, but .* takes no seed"),
+        ("Echo", {"seed": 2}, "task.seed is 2, but .* takes no seed"),
+        ("Echo", {"eval": EvalConfig(seed=2)}, "task.eval.seed is 2, but .* takes no seed"),
         ("half", {}, "is a object without name, __len__, prompt, reward"),
         ("Echo", {"params": {"size": 0}}, "has no prompts"),
         ("Broken", {}, "building the task .* failed: OSError: data gone"),

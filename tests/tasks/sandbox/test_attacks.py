@@ -93,8 +93,8 @@ def at_rest(box: Box) -> int:
 
 def assert_nothing_lives_on(box: Box) -> None:
     expected = at_rest(box)
-    # Until the last pair is gone and the store is full again; not so long that the limit of processor time would end what
-    # was not ended.
+    # Until the last pair is gone and the store is full again; not so long that the limit of processor time would end
+    # what was not ended.
     deadline = time.monotonic() + 1.0
     while len(box.processes()) != expected and time.monotonic() < deadline:
         time.sleep(0.05)
