@@ -19,8 +19,8 @@ from protocol.core_loan import CoreLoan
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, model_here, prepare_model
-from tasks import Task, TaskConfig, TaskError, build_task, validate
-from tasks.build import Split
+from tasks import Task, TaskError, build_task, validate
+from tasks.build import Split, is_remote
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
@@ -139,7 +139,7 @@ def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
         model_dir = model_here(config.model.path)
     except (TaskError, ModelError) as error:
         raise UsageError(str(error)) from None
-    if model_dir is None or _is_remote(config.task):
+    if model_dir is None or is_remote(config.task):
         what = "the length of the prompts" + (", and whether the checkpoint fits" if resume else "")
         return [*notes, f"not checked: {what}, since the start fetches or makes the model or the data first"]
     _fit(config, name, run_dir, load_task(config), model_dir, resume=resume)
@@ -164,11 +164,6 @@ def _fit(config: RapidConfig, name: str, run_dir: Path, task: Task, model_dir: P
         check_prompts(config, load_task(config, "eval"), model_dir)
     point = find_resume_point(config, run_dir, model_dir, len(task)) if resume else None
     return Plan(config, name, run_dir, model_dir, len(task), point)
-
-
-def _is_remote(task: TaskConfig) -> bool:
-    """Whether building it may download something."""
-    return task.kind == "huggingface" and not Path(task.path or "").expanduser().exists()
 
 
 def _with_absolute_paths(config: RapidConfig) -> RapidConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -60,6 +61,14 @@ JUDGES: dict[str, Judge] = {
     "boxed": judge_boxed,
     "exact": judge_exact,
 }
+
+
+def check_judge(answer: str) -> None:
+    """Raises TaskError when the way of judging named `answer` lacks its library."""
+    if JUDGES.get(answer) in (judge_boxed, judge_mathematics) and importlib.util.find_spec("math_verify") is None:
+        raise TaskError(
+            f'task.answer is "{answer}", which math-verify judges, but that is not installed; pip install math-verify'
+        )
 
 
 def extract_last(pattern: str | None, text: str) -> str | None:

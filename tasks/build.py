@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Literal
 
-from tasks.config import CODE_TASKS, TaskConfig
+from tasks.answers import check_judge
+from tasks.config import CODE_TASKS, FIELDS_OF, JUDGED_FIELDS, TaskConfig
 from tasks.errors import TaskError, UnreachableError
 from tasks.split import First, HeldOut
 from tasks.task import Prompt, Task, notes_of
@@ -52,11 +53,13 @@ def validate(config: TaskConfig) -> list[str]:
         from tasks.code.build import validate as validate_code
 
         return validate_code(config)
+    if JUDGED_FIELDS.issubset(FIELDS_OF[config.kind]):
+        check_judge(config.answer)
     if config.kind == "minif2f":
         from tasks.lean.task import check_lean
 
         check_lean(config)
-    if config.kind in ("huggingface", "minif2f") and not Path(config.path or "").expanduser().exists():
+    if is_remote(config):
         from tasks.huggingface import check_exists
 
         try:
@@ -68,6 +71,18 @@ def validate(config: TaskConfig) -> list[str]:
     if config.eval is not None:
         build_task(config, "eval")
     return notes_of(task)
+
+
+def is_remote(config: TaskConfig) -> bool:
+    """Whether building it may download something: one of its paths is no file or folder here."""
+    if config.is_code:
+        from tasks.code.build import source
+    elif config.kind in ("huggingface", "minif2f"):
+        from tasks.huggingface import source
+    else:
+        return False
+    splits = ("train", "eval") if config.eval is not None else ("train",)
+    return any(not Path(source(config, split).path).expanduser().exists() for split in splits)
 
 
 def check_first_prompt(task: Task, name: str) -> None:

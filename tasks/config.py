@@ -99,8 +99,8 @@ class TaskConfig(Section):
     """`[task]`: what is learned."""
 
     name: str
-    """"gsm8k", "math", "minif2f", "countdown", "derivation", "word_problems", "reasoning_gym", "jsonl", "huggingface",
-    or "module:object" for a task of your own."""
+    """"gsm8k", "math", "mbpp", "mbpp_plus", "humaneval", "humaneval_plus", "minif2f", "countdown", "derivation",
+    "word_problems", "reasoning_gym", "jsonl", "huggingface", or "module:object" for a task of your own."""
     dataset: str | None = None
     """reasoning_gym: name of the data set, such as "chain_sum"."""
     params: dict[str, Any] = Field(default_factory=dict)

@@ -8,9 +8,10 @@ import torch
 def second_moment_mask(log_ratios: torch.Tensor, advantages: torch.Tensor, threshold: float) -> torch.Tensor:
     """True for the tokens that are kept: bool (T,). `log_ratios` and `advantages` are (T,), of the whole batch.
 
-    M2PO (Zheng et al. 2025, arXiv 2510.01161): of the tokens that a trust region is about, those that the update
-    moves further away (A > 0 with π > μ, A < 0 with π < μ), the largest (log π/μ)² are masked until the mean of the
-    others is at most `threshold`. Of two equal ones none or both are masked, so that the order cannot matter.
+    M2PO (Zheng et al. 2025, arXiv 2510.01161, algorithm 1): of the tokens that a trust region is about, those that the
+    update moves further away (A > 0 with π > μ, A < 0 with π < μ), the largest (log π/μ)² are masked until the mean of
+    the others is at most `threshold`. Of two equal ones none or both are masked, so that the order cannot matter.
+    AReaL's implementation counts and masks tokens of either sign.
     """
     if log_ratios.shape != advantages.shape or log_ratios.ndim != 1:
         raise ValueError(

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from rapid.errors import UsageError
+from rapid.models import prepare_model
 from rapid.preflight import check_dry, check_ports, prepare
 from rapid.recipe import load_recipe
+from tasks.lean.stub import StubServer
 from telemetry.run_dir import RunDirectory, locked
 from tests.ports import quiet_port
 
@@ -92,6 +94,35 @@ def test_a_dry_run_notes_what_only_a_start_can_find(tmp_path: Path, monkeypatch:
     assert note.startswith("not checked: the length of the prompts, since the start fetches or makes the model")
     prepare(config, TINY, resume=False)
     assert check_dry(config, TINY, resume=False) == []
+
+
+@pytest.mark.parametrize("name", ["math", "mbpp_plus", "minif2f"])
+def test_a_dry_run_of_the_papers_recipes_without_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from huggingface_hub import HfApi
+
+    asked = []
+
+    def dataset_info(self: HfApi, path: str, timeout: float) -> None:
+        asked.append(path)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    monkeypatch.setenv("RAPID_CACHE", str(tmp_path / "cache"))
+    path = TINY.parent / "paper" / f"{name}.toml"
+    lean = StubServer()
+    try:
+        overrides = [f"task.params.server={lean.url}"] if name == "minif2f" else []
+        config = load_recipe(path, [f"run.directory={tmp_path}", "model.path=tiny", *overrides])
+        # With the model at hand nothing but the data is left to be fetched, which a dry run must not do.
+        assert prepare_model("tiny").is_dir()
+        notes = check_dry(config, path, resume=False)
+    finally:
+        lean.close()
+    assert asked
+    assert any("the Hugging Face hub cannot be reached" in note for note in notes)
+    assert notes[-1].startswith("not checked: the length of the prompts")
 
 
 def test_ports_are_tried_where_the_part_will_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,19 @@ def test_gsm8k_is_judged_by_the_number_after_its_mark() -> None:
     assert [task.reward(prompt, text) for text in ("She makes $18.00 a day.", "9 eggs", "")] == [1.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("answer", ["boxed", "math_verify"])
+@pytest.mark.parametrize("name", ["jsonl", "huggingface"])
+def test_a_judge_that_is_not_installed_is_missed_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, answer: Any
+) -> None:
+    config = TaskConfig(name=name, path=str(write_rows(tmp_path / "rows.jsonl", ROWS)), answer=answer)
+    assert validate(config) == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(TaskError, match=f'task.answer is "{answer}", which math-verify judges, but that is not'):
+        validate(config)
+    assert validate(config.model_copy(update={"answer": "exact"})) == []
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.json", "rows.json.gz"])
 def test_each_kind_of_file_gives_the_same_prompts(tmp_path: Path, name: str) -> None:
     file = write_rows(tmp_path / name, ROWS)

@@ -42,7 +42,7 @@ def double(x):
             lambda: open(folder + "/escaped", "w").write("here"),
             lambda: os.mkdir(folder + "/escaped.d"),
             lambda: os.open(folder + "/escaped.o", os.O_CREAT | os.O_WRONLY),
-            lambda: tempfile.mkstemp(dir=folder),
+            lambda: tempfile.mkstemp(prefix="escaped", dir=folder),
         ):
             try:
                 write()
