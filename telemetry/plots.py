@@ -9,7 +9,7 @@ from typing import Any
 
 from telemetry.curve import nice_limits, smooth
 from telemetry.evaluations import Evaluation, read_evaluations
-from telemetry.record import Record, elapsed_s
+from telemetry.record import DIAGNOSTICS, Record, elapsed_s
 from telemetry.report.by_lag import lag_rows
 from telemetry.run_dir import RunDirectory
 from telemetry.summary import WINDOW, compute_figures, format_number
@@ -67,6 +67,8 @@ def write_plots(run_dir: RunDirectory, *, max_staleness: int) -> list[Path]:
     }
     if lag_rows(records):
         drawings["by_lag"] = _draw_by_lag
+    if any(value is not None for value in _cosines(records)):
+        drawings["gradient_cosine"] = _draw_gradient_cosine
     if evaluations:
         drawings["evaluation"] = partial(_draw_evaluations, evaluations=evaluations)
     run_dir.plots.mkdir(exist_ok=True)
@@ -233,6 +235,7 @@ def _draw_by_lag(figure: Any, records: list[Record]) -> None:
     ratio.axhline(1.0, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
     ratio.vlines(lags, values("ratio_p05"), values("ratio_p95"), color=BLUE, alpha=0.35, linewidth=6, label="5 to 95 %")
     ratio.plot(lags, values("ratio_mean"), color=BLUE, marker="o", markersize=4, linewidth=1.6, label="mean")
+    ratio.plot(lags, values("ratio_p50"), color=BLUE, marker="_", markersize=10, linewidth=0, label="median")
     ratio.set_title("By lag")
     ratio.set_ylabel("π / μ, before the clip")
     ratio.margins(y=0.18)
@@ -254,6 +257,23 @@ def _draw_by_lag(figure: Any, records: list[Record]) -> None:
         axes.set_xlim(min(lags) - 0.5, max(lags) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="upper left", fontsize=8)
+
+
+def _draw_gradient_cosine(figure: Any, records: list[Record]) -> None:
+    axes = figure.subplots()
+    axes.axhline(0.0, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+    found = [
+        (record["step"], value) for record, value in zip(records, _cosines(records), strict=True) if value is not None
+    ]
+    axes.plot(*zip(*found, strict=True), color=BLUE, marker="o", markersize=4, linewidth=1.6)
+    axes.set_title("Gradients of a batch's fresher and staler half")
+    axes.set_ylabel("cosine")
+    axes.set_ylim(-1.08, 1.08)
+    _finish(axes, records)
+
+
+def _cosines(records: list[Record]) -> list[float | None]:
+    return [(record.get(DIAGNOSTICS) or {}).get("gradient_cosine") for record in records]
 
 
 def _finish(axes: Axes, records: list[Record], clock_on: Axes | None = None) -> None:

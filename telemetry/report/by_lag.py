@@ -9,7 +9,15 @@ from typing import Any
 from telemetry.record import DIAGNOSTICS, Record
 
 MAX_COLUMNS = 120
-QUANTITIES = ("ratio_mean", "ratio_p05", "ratio_p95", "clipped_fraction", "ess_fraction", "kl_behaviour")
+QUANTITIES = (
+    "ratio_mean",
+    "ratio_p05",
+    "ratio_p50",
+    "ratio_p95",
+    "clipped_fraction",
+    "ess_fraction",
+    "kl_behaviour",
+)
 Row = dict[str, Any]
 
 

@@ -37,5 +37,11 @@ def test_a_lag_whose_completions_count_under_another_leaves_a_gap(run_dir: RunDi
     assert "by_lag" in [path.stem for path in paths]
 
 
+def test_the_cosine_is_drawn_where_it_was_measured(run_dir: RunDirectory) -> None:
+    records = [make_record(1, diagnostics={"gradient_cosine": 0.4}), make_record(2, diagnostics={})]
+    paths = write_plots(fill(run_dir, [*records, make_record(3)]), max_staleness=2)
+    assert "gradient_cosine" in [path.stem for path in paths]
+
+
 def test_a_run_without_a_step_has_no_pictures(run_dir: RunDirectory) -> None:
     assert write_plots(fill(run_dir, []), max_staleness=2) == []
