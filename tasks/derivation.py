@@ -36,6 +36,8 @@ class DerivationParams(Section):
 
     terms: int = Field(3, ge=2, le=8)
     """Numbers in the expression: one more than there are steps, which are the difficulty."""
+    fewest: int | None = Field(None, ge=2)
+    """Numbers in the shortest expressions: each length from this to `terms` is as frequent. None has but one length."""
     operators: str = Field("+-", min_length=1)
     """Some of + - *."""
     smallest: int = Field(1, ge=0)
@@ -48,6 +50,8 @@ class DerivationParams(Section):
         """Raises ValueError for an operator that is none, and for numbers that do not fit each other."""
         if unknown := set(self.operators) - OPERATIONS.keys():
             raise ValueError(f"operators is {self.operators!r}: {sorted(unknown)} are none of + - *")
+        if self.fewest is not None and self.fewest > self.terms:
+            raise ValueError(f"fewest is {self.fewest} and terms {self.terms}: expected no more than that")
         if self.largest < self.smallest:
             raise ValueError(f"smallest is {self.smallest} and largest {self.largest}: expected no more than that")
         return self
@@ -64,16 +68,17 @@ class Derivation:
     def draw(self, random: Random) -> Instance:
         """An expression that can be derived from the left. Raises TaskError if there seems to be none."""
         params = self._params
+        terms = params.terms if params.fewest is None else random.randint(params.fewest, params.terms)
         for _ in range(MAX_TRIES):
             expression: Expression = [random.randint(params.smallest, params.largest)]
-            for _ in range(params.terms - 1):
+            for _ in range(terms - 1):
                 expression += [random.choice(params.operators), random.randint(params.smallest, params.largest)]
             derivation = [expression]
             while following := successors(derivation[-1]):
                 derivation.append(following[0])
-            if len(derivation) == params.terms:
+            if len(derivation) == terms:
                 question = f"Reduce {write(expression)} to one number, one operation at a time."
-                difficulty = "1 step" if params.terms == 2 else f"{params.terms - 1} steps"
+                difficulty = "1 step" if terms == 2 else f"{terms - 1} steps"
                 return Instance(question, expression, difficulty, answer=" = ".join(map(write, derivation)))
         raise TaskError(f"task.params of derivation leave no expression that can be derived: {params.model_dump()}")
 
