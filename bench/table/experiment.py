@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.table import tune
 from bench.table.arms import expand, nearest
-from bench.table.cell import RAPID, Cell, Places
-from bench.table.collect import ROOT
+from bench.table.cell import RAPID, Cell, Places, to_toml
+from bench.table.collect import ROOT, without_machine
 from bench.table.draw import draw_all
 from bench.table.execute import Executor
 from bench.table.plan import Plan, check_fairness, make_cell, read_plan
@@ -22,6 +22,7 @@ from bench.table.teach import TeachError, read_task, taught_folder, teach
 from bench.table.text import render
 from rapid.errors import UsageError
 from rapid.models import default_cache
+from rapid.recipe import load_recipe
 from telemetry.run_dir import write_atomically
 
 # Overrides that say where things lie, and nothing about what is run.
@@ -113,18 +114,42 @@ class Experiment:
 
 
 def check_results(cells: Sequence[Cell]) -> None:
-    """Raises UsageError where a result was made by another plan of this name: it would count as one of this."""
+    """Raises UsageError where a result was made by another plan of this name, or by another recipe: it would count as
+    one of this."""
     for cell in cells:
         if not cell.result_path.exists():
             continue
-        before = json.loads(cell.result_path.read_text(encoding="utf-8"))["overrides"]
-        now = json.loads(json.dumps(cell.overrides))
-        for key in sorted((before.keys() | now.keys()) - OF_THE_MACHINE):
-            if before.get(key) != now.get(key):
-                raise UsageError(
-                    f"{cell.result_path} was run with {key} = {before.get(key)!r}, now {now.get(key)!r}: give the "
-                    "plan another name, or delete the results of the old one"
-                )
+        result = json.loads(cell.result_path.read_text(encoding="utf-8"))
+        before, now = result["overrides"], json.loads(json.dumps(cell.overrides))
+        _refuse_difference(cell, before, now, before.keys() | now.keys())
+        # A field that came or went since was not there to be chosen.
+        before, now = _fields(result["config"]), _fields(_config(cell))
+        _refuse_difference(cell, before, now, before.keys() & now.keys())
+
+
+def _refuse_difference(cell: Cell, before: dict[str, Any], now: dict[str, Any], keys: Iterable[str]) -> None:
+    for key in sorted(set(keys) - OF_THE_MACHINE):
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"{cell.result_path} was run with {key} = {before.get(key)!r}, now {now.get(key)!r}: give the "
+                "plan another name, or delete the results of the old one"
+            )
+
+
+def _config(cell: Cell) -> dict[str, Any]:
+    """What `rapid train` would resolve now, as a result tells it."""
+    config = load_recipe(Path(cell.recipe), [f"{key}={to_toml(value)}" for key, value in cell.overrides.items()])
+    found: dict[str, Any] = without_machine(config.model_dump(mode="json"), {})
+    return found
+
+
+def _fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Fields by "section.key", of the sections that say what is learned and how."""
+    return {
+        f"{section}.{key}": value
+        for section in ("model", "task", "actors", "schedule", "buffer", "learner", "algorithm")
+        for key, value in config.get(section, {}).items()
+    }
 
 
 def _cells(plan: Plan, places: Places, selection: Selection) -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.table.summary import Table, load_results, summarise
 from bench.table.text import interval, percent, render, render_table
 from rapid.config import RunConfig
 from rapid.errors import UsageError
+from rapid.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -149,17 +151,24 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
-def test_results_of_another_plan_of_the_same_name_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "p.toml"
-    text = 'arms = ["grpo"]\n[budget]\nsamples = 1280\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
+def test_results_of_another_plan_or_recipe_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "p.toml", tmp_path / "recipe.toml"
+    recipe.write_text((ROOT / "recipes" / "tiny.toml").read_text())
+    text = f'arms = ["grpo"]\n[budget]\nsamples = 1280\n[tasks.digits]\nrecipe = "{recipe}"\n'
     path.write_text(text)
     for cell in Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells:
         cell.result_path.parent.mkdir(parents=True, exist_ok=True)
         kept = {**cell.overrides, "run.directory": "elsewhere"}
-        cell.result_path.write_text(json.dumps({"overrides": kept}))
+        config = load_recipe(recipe, cell.sets()[1::2]).model_dump(mode="json")
+        config["learner"]["of_an_older_version"] = 1
+        cell.result_path.write_text(json.dumps({"overrides": kept, "config": config}))
     check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
     path.write_text(text.replace("1280", "640"))
     with pytest.raises(UsageError, match=r"schedule\.steps = 20, now 10: give the plan another name"):
+        check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
+    path.write_text(text)
+    recipe.write_text(re.sub(r"max_tokens = \d+", "max_tokens = 7", recipe.read_text()))
+    with pytest.raises(UsageError, match=r"actors\.max_tokens = \d+, now 7: give the plan another name"):
         check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
 
 

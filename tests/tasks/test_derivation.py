@@ -156,3 +156,12 @@ def test_examples_differ_from_each_other_and_from_all_questions() -> None:
     assert len(examples) == 3
     assert asked
     assert asked.isdisjoint(examples)
+
+
+def test_each_length_is_as_frequent() -> None:
+    task = build_task(TaskConfig(name="derivation", params={"fewest": 2, "terms": 4}, size=300))
+    lengths = [(len(task.prompt(index).reference) + 1) // 2 for index in range(300)]
+    assert [difficulty_of(task, lengths.index(length)) for length in (2, 3, 4)] == ["1 step", "2 steps", "3 steps"]
+    assert all(70 < lengths.count(length) < 130 for length in (2, 3, 4))
+    with pytest.raises(TaskError, match="fewest is 4 and terms 3"):
+        build_task(TaskConfig(name="derivation", params={"fewest": 4}))
