@@ -67,12 +67,12 @@ def _grouped_attention(
 ) -> torch.Tensor:
     rows, heads, length, size = query.shape
     groups = rows * key.shape[1]
-    scores = torch.bmm(
-        (query * scale).reshape(groups, -1, size), key.reshape(groups, length, size).transpose(1, 2)
-    ).view(rows, heads, length, length)
+    scores = torch.bmm((query * scale).reshape(groups, -1, size), key.reshape(groups, length, size).transpose(1, 2))
     if mask is not None:
-        scores = scores.add_(mask)
-    weights = torch.softmax(scores, -1).view(groups, -1, length)
+        # Unseen by autograd: a constant changes no gradient, and an addition in place to a view would have the backward
+        # pass copy the gradient of the scores four times.
+        scores.detach().view(rows, heads, length, length).add_(mask)
+    weights = torch.softmax(scores, -1)
     return torch.bmm(weights, value.reshape(groups, length, value.shape[-1])).view(rows, heads, length, -1)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from learner import head
-from learner.attention import NAME, use_short_row_attention
+from learner.attention import NAME, short_row_attention, use_short_row_attention
 from learner.head import head_logprobs, module_logprobs
 from learner.packing import pack_micro_batches
 from learner.policy import attention_cost, can_share_prompts, prepare_model, token_logprobs
@@ -142,6 +143,25 @@ def test_long_rows_leave_short_row_attention_for_the_library(monkeypatch):
     short = all_logprobs(model, batch, share_prompts=True)
     monkeypatch.setattr("learner.attention.MAX_POSITIONS", 4)
     torch.testing.assert_close(all_logprobs(model, batch, share_prompts=True), short, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_short_row_attention_and_its_gradients_are_those_of_torch(is_masked):
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, 7, 4, generator=generator, dtype=torch.float64, requires_grad=True) for heads in (6, 3, 3)
+    )
+    mask = torch.rand(2, 1, 7, 7, generator=generator) < 0.6
+    mask = (mask | torch.eye(7, dtype=torch.bool)) if is_masked else None
+    found, _ = short_row_attention(nn.Module(), query, key, value, mask)
+    expected = nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=not is_masked, enable_gqa=True
+    ).transpose(1, 2)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    gradients = (torch.autograd.grad((output * weights).sum(), (query, key, value)) for output in (found, expected))
+    for gradient, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, other)
 
 
 def test_attention_counts_for_more_in_narrow_models():
