@@ -94,6 +94,9 @@ class CustomArm(Section):
     """One sentence for the legend."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Overrides, "section.key"."""
+    samples: int | None = Field(None, ge=1)
+    """Completions that it trains on, in place of the budget's: an arm whose completions cost less time may go on for as
+    long as the baseline takes. None: as the others."""
 
 
 class LearningRates(Section):
@@ -156,6 +159,11 @@ class Plan(Section):
         custom = self.custom[name]
         base = ARMS[custom.base].overrides if custom.base is not None else {}
         return Arm(name, custom.what or name, {**base, **custom.set})
+
+    def budget_of(self, task: str, arm: str) -> Budget:
+        """When a run of this arm ends."""
+        samples = self.custom[arm].samples if arm in self.custom else None
+        return Budget(samples=samples) if samples is not None else self.tasks[task].budget or self.budget
 
     @property
     def arm_names(self) -> list[str]:
@@ -223,7 +231,7 @@ def make_cell(
     if plan.evaluation.seed is not None and not is_trial:
         overrides["task.eval.seed"] = plan.evaluation.seed
     config = _resolve(recipe, overrides, f"{task}, arm {arm}")
-    budget = entry.budget or plan.budget
+    budget = plan.budget_of(task, arm)
     overrides["schedule.steps"] = _steps(budget, config, f"{task}, arm {arm}")
     overrides["learner.snapshot_every"] = entry.every_steps or plan.evaluation.every_steps
     return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, budget.wall_s, places)

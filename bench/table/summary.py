@@ -38,6 +38,8 @@ class Row:
     """Until equal accuracy; None if it was not reached."""
     saving: Interval
     """At equal accuracy."""
+    samples: Mean
+    """Completions trained on, at the end."""
     time_of_samples_s: Mean
     """Until `Table.equal_samples` completions were trained on."""
     saving_of_samples: float | None
@@ -152,6 +154,7 @@ def _row(
         accuracy={k: _final(results, steps, k, window) for k in _ks(results)},
         time_to_equal_s=reached,
         saving=saved,
+        samples=mean_of([curve.samples[-1] for curve in curves]),
         time_of_samples_s=times,
         saving_of_samples=saved_of_samples,
         peak_bytes=mean_of(peaks) if peaks else None,

@@ -13,6 +13,7 @@ from bench.table.timing import KINDS
 HEAD = (
     "arm",
     "seeds",
+    "trained",
     "time to A*",
     "saved at A*",
     "time at N",
@@ -61,6 +62,7 @@ def _cells(row: Row, ks: Sequence[int]) -> list[str]:
         row.arm,
         str(len(row.seeds)),
         *(number(row.accuracy[k], 3) for k in ks),
+        f"{row.samples.value:.0f}",
         "never" if row.time_to_equal_s is None else f"{row.time_to_equal_s:.0f} s",
         interval(row.saving),
         f"{number(row.time_of_samples_s, 0)} s",

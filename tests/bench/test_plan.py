@@ -50,6 +50,17 @@ def test_every_arm_is_a_valid_configuration(name: str) -> None:
     assert (config.schedule.steps, config.run.seed) == (20, 3)
 
 
+def test_an_arm_may_train_on_more_than_the_others() -> None:
+    described = plan(arms=["grpo", "long"], custom={"long": {"base": "rapid-async", "samples": 1920}})
+    steps = {
+        arm: resolve(make_cell(described, PLACES, "digits", arm, 0, root=ROOT)).schedule.steps for arm in described.arms
+    }
+    assert steps == {"grpo": 20, "long": 30}
+    uneven = plan(arms=["grpo", "long"], custom={"long": {"base": "rapid-async", "samples": 1000}})
+    with pytest.raises(UsageError, match="samples = 1000, expected a multiple of the 64"):
+        make_cell(uneven, PLACES, "digits", "long", 0, root=ROOT)
+
+
 def test_runs_are_measured_on_prompts_that_the_search_for_rates_does_not_see(tmp_path: Path) -> None:
     described = plan(evaluation={"seed": 5}, learning_rates={"values": [1e-4, 1e-3], "task": "digits"})
     runs, trials = (make(described, Places(tmp_path, tmp_path), Selection()) for make in (_cells, _trials))

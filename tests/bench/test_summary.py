@@ -98,6 +98,14 @@ def test_a_seed_that_diverged_counts_as_nothing_from_then_on() -> None:
     assert found.rows[1].time_to_equal_s is None
 
 
+def test_an_arm_that_trains_longer_is_compared_at_the_samples_and_the_accuracy_of_the_baseline() -> None:
+    found = table(result("grpo"), result("rapid-4", step_s=5.0, accuracy=(0.1, 0.2, 0.4, 0.6)))
+    rapid = found.rows[1]
+    assert (found.equal_samples, rapid.samples.value, rapid.time_of_samples_s.value) == (300, 400, 15.0)
+    # 0.5 lies halfway between 0.4 after 15 s and 0.6 after 20 s.
+    assert (found.equal_accuracy, rapid.time_to_equal_s) == (0.5, pytest.approx(17.5))
+
+
 def test_without_a_baseline_there_is_no_saving() -> None:
     found = table(result("rapid-4"))
     assert found.equal_accuracy is None
@@ -117,7 +125,7 @@ def test_the_table_is_printed_with_every_column_in_line() -> None:
     assert len({len(line) for line in lines}) == 1
     cells = [cell.strip() for cell in lines[3].strip("|").split("|")]
     assert cells == [
-        *("rapid-4", "1", "0.300", "0.600", "never", "never", "60 s", "-100 %", "3.0"),
+        *("rapid-4", "1", "0.300", "0.600", "300", "never", "never", "60 s", "-100 %", "3.0"),
         *("60 %", "0 %", "30 %", "0 %", "10 %", "1.5, ≤ 3", "1.50"),
     ]
     assert "- rapid-4, seed 0: life 2: resumed" in text
