@@ -57,22 +57,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def compare(found: Path, expected: Path, tolerance: float) -> None:
+def compare(found: Path, expected: Path) -> None:
     weights, others = load_file(found.with_suffix(".safetensors")), load_file(expected.with_suffix(".safetensors"))
     for name, weight in weights.items():
-        torch.testing.assert_close(weight, others[name], atol=tolerance, rtol=0)
+        torch.testing.assert_close(weight, others[name], atol=1e-6, rtol=0)
     notes, other_notes = (json.loads(path.with_suffix(".json").read_text()) for path in (found, expected))
-    for note, other in zip(notes, other_notes, strict=True):
+    # The second step begins with weights that the rounding of the first made differ by up to 1e-6; by how much that
+    # moves a sum over whole completions is the processor's to say.
+    for note, other, tolerance in zip(notes, other_notes, (1e-6, 5e-6), strict=True):
         for name in note:
             # A gradient's norm sums over all weights, and float32 has seven digits.
-            assert note[name] == pytest.approx(other[name], abs=tolerance, rel=2e-6), name
+            relative = 2e-6 if name == "grad_norm" else 0.0
+            assert note[name] == pytest.approx(other[name], abs=tolerance, rel=relative), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_padded_and_packed_and_two_ranks_agree(name: str, trained: dict[str, Path]) -> None:
     for other in ("padded", "two"):
-        compare(trained[other] / name, trained["packed"] / name, 1e-6)
+        compare(trained[other] / name, trained["packed"] / name)
 
 
 @pytest.mark.slow
