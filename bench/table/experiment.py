@@ -11,18 +11,17 @@ from typing import Any
 
 from bench.table import tune
 from bench.table.arms import expand, nearest
-from bench.table.cell import RAPID, Cell, Places, to_toml
+from bench.table.cell import RAPID, Cell, Places
 from bench.table.collect import ROOT, without_machine
 from bench.table.draw import draw_all
 from bench.table.execute import Executor
-from bench.table.plan import Plan, check_fairness, make_cell, read_plan
+from bench.table.plan import Plan, check_fairness, make_cell, read_plan, resolve
 from bench.table.session import Outcome, run_session
 from bench.table.summary import load_results, summarise
 from bench.table.teach import TeachError, read_task, taught_folder, teach
 from bench.table.text import render
 from rapid.errors import UsageError
 from rapid.models import default_cache
-from rapid.recipe import load_recipe
 from telemetry.run_dir import write_atomically
 
 # Overrides that say where things lie, and nothing about what is run.
@@ -138,7 +137,7 @@ def _refuse_difference(cell: Cell, before: dict[str, Any], now: dict[str, Any], 
 
 def _config(cell: Cell) -> dict[str, Any]:
     """What `rapid train` would resolve now, as a result tells it."""
-    config = load_recipe(Path(cell.recipe), [f"{key}={to_toml(value)}" for key, value in cell.overrides.items()])
+    config = resolve(cell.recipe, cell.overrides, f"{cell.task}, arm {cell.arm}")
     found: dict[str, Any] = without_machine(config.model_dump(mode="json"), {})
     return found
 

@@ -230,7 +230,7 @@ def make_cell(
     overrides["task.eval.size"] = plan.evaluation.size
     if plan.evaluation.seed is not None and not is_trial:
         overrides["task.eval.seed"] = plan.evaluation.seed
-    config = _resolve(recipe, overrides, f"{task}, arm {arm}")
+    config = resolve(recipe, overrides, f"{task}, arm {arm}")
     budget = plan.budget_of(task, arm)
     overrides["schedule.steps"] = _steps(budget, config, f"{task}, arm {arm}")
     overrides["learner.snapshot_every"] = entry.every_steps or plan.evaluation.every_steps
@@ -252,7 +252,8 @@ def _unsaid(recipe: Path) -> dict[str, Any]:
     return found
 
 
-def _resolve(recipe: Path | str, overrides: Mapping[str, Any], place: str) -> RapidConfig:
+def resolve(recipe: Path | str, overrides: Mapping[str, Any], place: str) -> RapidConfig:
+    """The recipe with these overrides. Raises ConfigError that names `place`."""
     try:
         return load_recipe(Path(recipe), [f"{key}={to_toml(value)}" for key, value in overrides.items()])
     except ConfigError as error:
@@ -280,7 +281,7 @@ def check_fairness(cells: list[Cell]) -> None:
     """Raises UsageError where arms of one task differ in what must be the same, the learning rate aside."""
     first: dict[str, tuple[str, dict[str, Any]]] = {}
     for cell in {(cell.task, cell.arm): cell for cell in cells}.values():
-        shared = shared_fields(_resolve(cell.recipe, cell.overrides, f"{cell.task}, arm {cell.arm}"))
+        shared = shared_fields(resolve(cell.recipe, cell.overrides, f"{cell.task}, arm {cell.arm}"))
         arm, expected = first.setdefault(cell.task, (cell.arm, shared))
         for name, value in shared.items():
             if value != expected[name]:
