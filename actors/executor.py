@@ -9,6 +9,7 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 import actors.transfer  # noqa: F401  registers the weight transfer in this process
 from actors.engine_process import CORES_VARIABLE, LOAN_VARIABLE, OWNER_VARIABLE, end_with
+from actors.layers import take_kernels
 from actors.sampler import OnePassSampler
 from actors.threads import borrowed_threads
 from protocol.core_loan import Borrower, CoreLoan
@@ -31,6 +32,7 @@ class ActorExecutor(UniProcExecutor):
         if self.vllm_config.device_config.device_type == "cpu":
             runner = self.driver_worker.worker.model_runner
             runner.sampler = OnePassSampler(runner.sampler.logprobs_mode)
+            take_kernels(runner.model)
             if text := os.environ.get(LOAN_VARIABLE):
                 loan = CoreLoan.model_validate_json(text)
                 self._threads = borrowed_threads(loan) if loan.lent else None

@@ -216,7 +216,8 @@ class Rollout:
             num_groups = await self._wait_for_room()
             version, wait_s = self._engine.version, self._config.lease_wait_s
             assert version is not None
-            lease = Lease(name=self._name, max_groups=num_groups, version=version, wait_s=wait_s)
+            lends = self._lender.lends
+            lease = Lease(name=self._name, max_groups=num_groups, version=version, wait_s=wait_s, lends=lends)
             self._answered.clear()
             work = await self._link.request(lease, wait_s)
             assert isinstance(work, Work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from buffer.admission import capacity, grantable
@@ -14,6 +15,11 @@ from protocol.group import Group
 from protocol.messages import Drain, Phase, WorkItem
 from protocol.version import PolicyVersion
 
+_ENDLESS = 2**62
+_SHARE_DECAY = 0.05
+"""Weight of the newest group in the share of groups with signal: twenty groups are remembered."""
+_LEAST_SHARE = 0.2
+
 
 class ActorSide:
     """Events that come from actors, or from their silence."""
@@ -21,6 +27,8 @@ class ActorSide:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._at_work: set[str] = set()
+        self._signal_share = 1.0
+        """Of the groups submitted lately, those that were not filtered."""
 
     def welcome(self, name: str) -> None:
         """An actor said hello: push what it needs to begin."""
@@ -32,8 +40,13 @@ class ActorSide:
         if books.draining:
             books.pushes.append(Push(name, Drain(reason="the run is over")))
 
-    def lease(self, actor: str, max_groups: int, version: PolicyVersion, now: float) -> list[WorkItem]:
-        """Grant up to `max_groups` entries, perhaps none. Refuses "unknown_version"."""
+    def lease(
+        self, actor: str, max_groups: int, version: PolicyVersion, now: float, lends: bool = False
+    ) -> list[WorkItem]:
+        """Grant up to `max_groups` entries, perhaps none. Refuses "unknown_version".
+
+        An actor that `lends` its cores gets no more than `_wanted` says.
+        """
         books = self._books
         books.line.require_known([version], books.next_version)
         self._at_work.add(actor)
@@ -42,10 +55,29 @@ class ActorSide:
         room = self.capacity(version) - books.count(State.BUFFERED) - books.count(State.PULLED)
         held = books.leases.num_held(actor)
         allowed = min(max_groups, grantable(room, books.count(State.LEASED), held, len(self._at_work)))
+        if lends:
+            allowed = min(allowed, self._wanted(version))
         items: list[WorkItem] = []
         while len(items) < allowed and (order := books.ledger.next_ready()) is not None:
             items.append(self._grant(order, actor, now))
         return items
+
+    def _wanted(self, version: PolicyVersion) -> int:
+        """Groups that are worth a lease to an engine whose cores the learner could use.
+
+        So many that the learner will find its next batch when it has done with the one that it has, if as many are
+        filtered as lately. Small numbers of sequences take an engine nearly as long as large ones, so that what is
+        filtered is made up for beforehand, and not one by one. What is begun later is fresher, too; so nothing is begun
+        with weights that are just being replaced.
+        """
+        books = self._books
+        ready, leased = books.count(State.BUFFERED) + books.count(State.PULLED), books.count(State.LEASED)
+        if ready < books.batch_groups or books.rounds.has_turns or books.schedule.hold_staleness:
+            return _ENDLESS
+        if books.manifest is not None and version < books.manifest.version:
+            return 0
+        share = max(_LEAST_SHARE, self._signal_share)
+        return max(0, math.ceil((2 * books.batch_groups - ready) / share) - leased)
 
     def capacity(self, version: PolicyVersion) -> int:
         """Groups under way at which an actor with these weights gets no more leases."""
@@ -129,7 +161,9 @@ class ActorSide:
 
     def _shelve(self, shelved: ShelvedGroup) -> None:
         self._books.apply(shelved.order, Event.SUBMIT, group=shelved.group)
-        if self._books.config.filter_zero_signal and shelved.group.is_without_signal:
+        is_filtered = self._books.config.filter_zero_signal and shelved.group.is_without_signal
+        self._signal_share += _SHARE_DECAY * ((not is_filtered) - self._signal_share)
+        if is_filtered:
             self._books.tally.groups_filtered += 1
             self._books.apply(shelved.order, Event.FILTER, "all rewards are equal", count="groups_filtered")
         else:

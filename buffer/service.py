@@ -278,7 +278,8 @@ class Hub:
             if record.gone or record.is_leaving or record.lease_requests != request:
                 return Work(items=[])
             version = record.version or message.version
-            items = self._step(self.machine.actors.lease, message.name, message.max_groups, version, self._clock())
+            lease = (message.name, message.max_groups, version, self._clock(), message.lends)
+            items = self._step(self.machine.actors.lease, *lease)
             if items or self.machine.draining or not await self._bell.wait(ring, deadline):
                 return Work(items=items)
 

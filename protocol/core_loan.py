@@ -43,6 +43,11 @@ class Lender:
         self._seat = LEARNER if loan is None else loan.seat
         self.note(works=True)
 
+    @property
+    def lends(self) -> bool:
+        """Whether there is anybody to lend to."""
+        return self._file is not None
+
     def note(self, *, works: bool) -> None:
         """Whether it needs its cores from now on."""
         if self._file is not None:

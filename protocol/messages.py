@@ -69,6 +69,9 @@ class Lease(Message, frozen=True, kw_only=True):
     version: PolicyVersion
     """Weights that the actor has loaded: what is begun now is at least this new."""
     wait_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    lends: bool = False
+    """Whether the learner has the actor's cores while that has no lease. Then the hub grants no more than the learner
+    will need next, and all of it at once."""
 
 
 class WorkItem(msgspec.Struct, frozen=True, kw_only=True):
