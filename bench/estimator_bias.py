@@ -33,12 +33,16 @@ STEP_SIZE, STEP_NOISE, SUCCESS = 0.1, 1.0, 0.3
 CHUNK = 10_000
 M2_THRESHOLD = 0.04
 
+RECOMPUTED = "recomputed"
+"""Not a switch: the proximal policy is the one that trains, as at the first update on a batch."""
 UNCLIPPED = {"loss": "rapid", "weight_clip": None, "baseline": "leave_one_out"}
 ESTIMATORS: dict[str, dict] = {
     # The clip, with a baseline that adds nothing.
     "sequence, no clip": UNCLIPPED,
     "sequence, clip 5": {**UNCLIPPED, "weight_clip": 5.0},
+    "sequence, clip 3": {**UNCLIPPED, "weight_clip": 3.0},
     "sequence, clip 2": {**UNCLIPPED, "weight_clip": 2.0},
+    "sequence, clip 1.5": {**UNCLIPPED, "weight_clip": 1.5},
     "sequence, clip 1.2": {**UNCLIPPED, "weight_clip": 1.2},
     "sequence, clip 0.5 to 2": {**UNCLIPPED, "weight_clip": 2.0, "weight_clip_low": 0.5},
     "sequence, clip 2, tighter by lag": {**UNCLIPPED, "weight_clip": 2.0, "clip_lag_factor": 0.9},
@@ -58,6 +62,7 @@ ESTIMATORS: dict[str, dict] = {
     "RAPID, divided by the length": {"loss": "rapid", "normaliser": "length"},
     # Other methods.
     "PPO / GRPO clip 0.2": {"loss": "grpo", "baseline": "leave_one_out"},
+    "DAPO clip 0.2 / 0.28": {"loss": "grpo", "baseline": "leave_one_out", "clip_high": 0.28},
     "GSPO clip 0.0003 / 0.0004": {
         "loss": "gspo",
         "baseline": "leave_one_out",
@@ -67,6 +72,7 @@ ESTIMATORS: dict[str, dict] = {
     "CISPO, TIS: token, clip 2": {"loss": "cispo", "baseline": "leave_one_out"},
     "IcePop 0.5 to 5": {"loss": "icepop", "baseline": "leave_one_out", "mask_low": 0.5},
     "decoupled PPO, interpolated": {"loss": "decoupled_ppo", "baseline": "leave_one_out"},
+    "decoupled PPO, recomputed": {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: True},
     "M2PO 0.04": {"loss": "m2po", "baseline": "leave_one_out"},
 }
 
@@ -188,14 +194,17 @@ def draw(task: Task, line: list[torch.Tensor], lag: int, num_groups: int, seed: 
 
 def group_gradients(sample: Sample, options: dict) -> torch.Tensor:
     """The estimate of each group alone, as ascent: (N, X · tokens)."""
-    switches = Switches(**options)
+    switches = Switches(**{name: value for name, value in options.items() if name != RECOMPUTED})
     tokens, table = sample.tokens()
     extras = {}
     if switches.loss == "m2po":
         extras["kept"] = kept_tokens(tokens, switches, M2_THRESHOLD)
     if switches.loss == "decoupled_ppo":
         assert tokens.lags is not None
-        extras["proximal"] = interpolate_proximal(tokens.held, tokens.generator, tokens.lags, 1)
+        is_recomputed = RECOMPUTED in options
+        extras["proximal"] = (
+            tokens.held if is_recomputed else interpolate_proximal(tokens.held, tokens.generator, tokens.lags, 1)
+        )
     if extras:
         tokens, table = sample.tokens(**extras)
     # With a count of one the loss is the sum over groups, each of which is an estimate.

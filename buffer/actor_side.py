@@ -65,16 +65,17 @@ class ActorSide:
     def _wanted(self, version: PolicyVersion) -> int:
         """Groups that are worth a lease to an engine whose cores the learner could use.
 
-        So many that the learner will find its next batch when it has done with the one that it has, if as many are
-        filtered as lately. Small numbers of sequences take an engine nearly as long as large ones, so that what is
-        filtered is made up for beforehand, and not one by one. What is begun later is fresher, too; so nothing is begun
-        with weights that are just being replaced.
+        So many that the learner will have a batch to train on and the next one, if as many are filtered as lately.
+        Small numbers of sequences take an engine nearly as long as large ones, so that what is filtered is made up for
+        beforehand, and not one by one. What is begun later is fresher, too; so while the learner has a batch, nothing
+        is begun with weights that are just being replaced.
         """
         books = self._books
         ready, leased = books.count(State.BUFFERED) + books.count(State.PULLED), books.count(State.LEASED)
-        if ready < books.batch_groups or books.rounds.has_turns or books.schedule.hold_staleness:
+        if books.rounds.has_turns or books.schedule.hold_staleness:
             return _ENDLESS
-        if books.manifest is not None and version < books.manifest.version:
+        is_provided = ready >= books.batch_groups
+        if is_provided and books.manifest is not None and version < books.manifest.version:
             return 0
         share = max(_LEAST_SHARE, self._signal_share)
         return max(0, math.ceil((2 * books.batch_groups - ready) / share) - leased)

@@ -26,6 +26,7 @@ if not torch.cuda.is_available():
 import deepspeed
 
 from learner.config import LearnerConfig
+from learner.gradient_sums import spare_passes
 from learner.packing import MicroBatch
 from learner.policy import prepare_model, token_logprobs
 from learner.ranks import Ranks
@@ -224,6 +225,7 @@ def _initialize(policy: Policy, config: LearnerConfig, stage: int, dtype: torch.
         config=deepspeed_config(config, stage, dtype),
         dist_init_required=False,
     )
+    spare_passes(engine.optimizer)
     return engine
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from learner.attention import use_short_row_attention
 from learner.batch import TrainBatch
 from learner.head import head_logprobs, module_logprobs
+from learner.norms import use_cached_norms
 from learner.packing import MicroBatch, pack_micro_batches
 
 # Heads that do more than a matrix product, by the field of the configuration that says so and its neutral values.
@@ -85,11 +86,12 @@ def prepare_model(model: nn.Module, row_layout: str) -> bool:
     """Ready a transformers model for `token_logprobs`; says whether to pack rows with `share_prompts`.
 
     To be called once, on the device, before DeepSpeed takes the weights. On the CPU it also installs the attention for
-    short rows. `row_layout` is LearnerConfig's. Raises ValueError for "shared" with a model that cannot, and for a
-    model whose head does more than a matrix product.
+    short rows and the norms in pieces. `row_layout` is LearnerConfig's. Raises ValueError for "shared" with a model
+    that cannot, and for a model whose head does more than a matrix product.
     """
     require_plain_head(model)
     use_short_row_attention(model)
+    use_cached_norms(model)
     if row_layout == "plain":
         return False
     is_able = can_share_prompts(model)
