@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -13,7 +16,16 @@ WIDTH = 576
 
 
 @pytest.fixture
-def norm():
+def untouched_environment() -> Iterator[None]:
+    """vLLM's configuration names libraries that every child of this process would load."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def norm(untouched_environment):
     from vllm.config import VllmConfig, set_current_vllm_config
     from vllm.model_executor.layers.layernorm import RMSNorm
 
