@@ -205,14 +205,16 @@ def test_sequences_under_way_survive_updates_and_say_which_tokens_are_whose(benc
     keeps_kv = bench.kind != "scripted"
     replayed = [replayed_logprobs(modules, prompt, one, keeps_kv) for prompt, one in drawn[::4]]
     differences = [np.abs(mine - one.logprobs) for mine, (_, one) in zip(replayed, drawn[::4], strict=True)]
-    assert np.concatenate(differences).mean() < 0.06
-    # A label that is off by one would show in the first token of each span, where it would be lost in the mean.
+    # Each update of `perturb` sharpens the policy, and with it what bfloat16 leaves between module and vLLM: 0.04 to 0.07.
+    assert np.concatenate(differences).mean() < 0.15
+    # A label that is off by one would show in the first token of each span, where it would be lost in the mean: there it
+    # makes 1.8 and more of what are 0.04 to 0.09.
     firsts = [
         difference[start]
         for difference, (_, one) in zip(differences, drawn[::4], strict=True)
         for start in np.cumsum([num_tokens for _, num_tokens in one.spans])[:-1]
     ]
-    assert np.mean(firsts) < 0.06
+    assert np.mean(firsts) < 0.4
 
 
 def test_a_sleeping_engine_draws_nothing_keeps_its_sequences_and_takes_weights(bench):
@@ -244,17 +246,18 @@ def test_cancelling_frees_the_engine(bench):
 
 def test_the_engine_says_how_much_of_its_cache_is_in_use(bench):
     async def scenario():
-        task = asyncio.create_task(bench.generate(PROMPTS[0], max_tokens=150))
+        # Many, as a single group may end itself within its first tokens.
+        tasks = [asyncio.create_task(bench.generate(prompt, max_tokens=150)) for prompt in PROMPTS]
         await bench.until_drawn(40)
         during = bench.engine.metrics
-        await task
+        await asyncio.gather(*tasks)
         return during
 
     during = bench.run(scenario())
     if bench.kind == "scripted":
         assert during.kv_cache_fraction is None
     else:
-        # One prompt of 80 tokens and four completions of a cache of thousands.
+        # Six prompts of 80 tokens and 24 completions, of a cache of many thousands.
         assert 0 < during.kv_cache_fraction < 0.1
         assert during.waiting_sequences == 0
 
