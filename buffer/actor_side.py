@@ -45,7 +45,7 @@ class ActorSide:
     ) -> list[WorkItem]:
         """Grant up to `max_groups` entries, perhaps none. Refuses "unknown_version".
 
-        An actor that `lends` its cores gets no more than `_wanted` says.
+        Whoever `lends` its cores, or takes turns with the learner, gets no more than `_worthwhile` says.
         """
         books = self._books
         books.line.require_known([version], books.next_version)
@@ -53,32 +53,36 @@ class ActorSide:
         if books.draining or not books.rounds.may_lease:
             return []
         room = self.capacity(version) - books.count(State.BUFFERED) - books.count(State.PULLED)
+        room = min(room, self._worthwhile(version, lends))
         held = books.leases.num_held(actor)
         allowed = min(max_groups, grantable(room, books.count(State.LEASED), held, len(self._at_work)))
-        if lends:
-            allowed = min(allowed, self._wanted(version))
         items: list[WorkItem] = []
         while len(items) < allowed and (order := books.ledger.next_ready()) is not None:
             items.append(self._grant(order, actor, now))
         return items
 
-    def _wanted(self, version: PolicyVersion) -> int:
-        """Groups that are worth a lease to an engine whose cores the learner could use.
+    def _worthwhile(self, version: PolicyVersion, lends: bool) -> int:
+        """Groups that are worth being leased at once, as far as the bound admits them.
 
-        So many that the learner will have a batch to train on and the next one, if as many are filtered as lately.
-        Small numbers of sequences take an engine nearly as long as large ones, so that what is filtered is made up for
-        beforehand, and not one by one. What is begun later is fresher, too; so while the learner has a batch, nothing
-        is begun with weights that are just being replaced.
+        Small numbers of sequences take an engine nearly as long as large ones. So where what is generated too early or
+        in vain has a cost, there are as many as the learner needs if as many are filtered as lately: what is filtered
+        is made up for beforehand, and not one by one. In turns that is what is missing of the round; what is under
+        way when the round is complete sleeps with the engine, and is of the next one. On cores that the learner could
+        use it is this batch and the next. What is begun later is fresher; so nothing is begun with weights that are
+        just being replaced, unless the learner would wait for it.
         """
         books = self._books
-        ready, leased = books.count(State.BUFFERED) + books.count(State.PULLED), books.count(State.LEASED)
-        if books.rounds.has_turns or books.schedule.hold_staleness:
+        ready = books.count(State.BUFFERED)
+        if books.rounds.has_turns:
+            missing, is_provided = books.rounds.left * books.batch_groups - ready, True
+        elif lends and not books.schedule.hold_staleness:
+            ready += books.count(State.PULLED)
+            missing, is_provided = 2 * books.batch_groups - ready, ready >= books.batch_groups
+        else:
             return _ENDLESS
-        is_provided = ready >= books.batch_groups
         if is_provided and books.manifest is not None and version < books.manifest.version:
             return 0
-        share = max(_LEAST_SHARE, self._signal_share)
-        return max(0, math.ceil((2 * books.batch_groups - ready) / share) - leased)
+        return math.ceil(missing / max(_LEAST_SHARE, self._signal_share))
 
     def capacity(self, version: PolicyVersion) -> int:
         """Groups under way at which an actor with these weights gets no more leases."""

@@ -15,8 +15,8 @@ def capacity(lag: int, *, max_staleness: int, batch_groups: int, batches_left: i
         lag: of the weights that would begin the group, to the weights that the learner has now.
         max_staleness: η.
         batch_groups: B.
-        batches_left: until the end of the run, or of the round in `alternate`, those that are pulled and not
-            committed included; what none of them can train on is not begun.
+        batches_left: until the end of the run, those that are pulled and not committed included; what none of them
+            can train on is not begun.
     """
     return max(0, min(max_staleness + 1 - lag, batches_left)) * batch_groups
 

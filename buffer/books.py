@@ -117,10 +117,8 @@ class Books:
 
     @property
     def batches_left(self) -> int:
-        """Batches of the run, or of the round, that are not committed."""
-        of_run = self.schedule.steps - self.line.version.step
-        of_round = self.rounds.left_to_serve
-        return of_run if of_round is None else min(of_run, of_round + len(self.outstanding))
+        """Batches of the run that are not committed."""
+        return self.schedule.steps - self.line.version.step
 
     @property
     def holds_enough(self) -> bool:

@@ -7,6 +7,9 @@ alone decides.
     generating ───────────────────────► training, H pulls ─────────────────────────────────────► generating
          ▲                                  │
          └──────────────────────────────────┘  fewer than a batch left (stale after a restart): generate the rest
+
+What is under way when a round is complete sleeps with the engine and goes on in the next. There is nothing of the kind
+as long as the bound is H - 1, as nothing of this round could be trained on in the next.
 """
 
 from __future__ import annotations
@@ -35,11 +38,6 @@ class Rounds:
     def may_pull(self) -> bool:
         """Whether the learner may have a batch."""
         return not self._alternates or (self.left > 0 and not self.generating)
-
-    @property
-    def left_to_serve(self) -> int | None:
-        """Batches that this round has still to serve; None where there are no rounds."""
-        return self.left if self._alternates else None
 
     @property
     def may_lease(self) -> bool:

@@ -46,7 +46,8 @@ class ScheduleConfig(Section):
     """H, optimizer steps between two weight broadcasts."""
     max_staleness: int = Field(ge=0)
     """η, the largest lag, in optimizer steps, that a trained token may have. Left out, it follows from the mode:
-    0 in "sync", H - 1 in "alternate", 2·H in "async"."""
+    0 in "sync", H - 1 in "alternate", 2·H in "async". 2·H - 1 in "alternate" lets groups that are under way when a
+    round is complete go on in the next, so that engines make up beforehand for what will be filtered."""
     hold_staleness: bool = False
     """Whether the learner waits until the buffer is as full as the bound admits, so that after η steps every batch has
     lag η and not at most η. For studies of staleness; wants "async" with `broadcast_every` 1."""

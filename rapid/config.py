@@ -141,10 +141,10 @@ class RapidConfig(Section):
                 f"the last update before a broadcast trains on tokens that are {every - 1} steps old; raise "
                 f"max_staleness to {every - 1}, or lower broadcast_every to {bound + 1}"
             ]
-        if mode is ScheduleMode.ALTERNATE and bound > every - 1:
+        if mode is ScheduleMode.ALTERNATE and bound > 2 * every - 1:
             return [
-                f'schedule.max_staleness = {bound}: mode "alternate" never exceeds broadcast_every - 1 = '
-                f"{every - 1}; "
+                f'schedule.max_staleness = {bound}: mode "alternate" expects broadcast_every - 1 = {every - 1}, or '
+                f"up to 2 * broadcast_every - 1 = {2 * every - 1} for groups that go on in the next round; "
                 'leave it out, or choose mode "async"'
             ]
         return []

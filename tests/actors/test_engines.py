@@ -205,10 +205,10 @@ def test_sequences_under_way_survive_updates_and_say_which_tokens_are_whose(benc
     keeps_kv = bench.kind != "scripted"
     replayed = [replayed_logprobs(modules, prompt, one, keeps_kv) for prompt, one in drawn[::4]]
     differences = [np.abs(mine - one.logprobs) for mine, (_, one) in zip(replayed, drawn[::4], strict=True)]
-    # Each update of `perturb` sharpens the policy, and with it what bfloat16 leaves between module and vLLM: 0.04 to 0.07.
+    # Each `perturb` sharpens the policy, and with it what bfloat16 leaves between module and vLLM: 0.04 to 0.07 here.
     assert np.concatenate(differences).mean() < 0.15
-    # A label that is off by one would show in the first token of each span, where it would be lost in the mean: there it
-    # makes 1.8 and more of what are 0.04 to 0.09.
+    # A label that is off by one would show in the first token of each span, where it would be lost in the mean: it
+    # makes 1.8 and more of 0.04 to 0.09.
     firsts = [
         difference[start]
         for difference, (_, one) in zip(differences, drawn[::4], strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,3 +68,25 @@ def test_norm_over_part_of_its_width_stays_as_it_is(norm):
     expected = norm.forward_native(x)
     layers.take_kernels(norm)
     assert torch.equal(norm(x), expected)
+
+
+def test_the_executor_takes_them_on_a_cpu(norm, monkeypatch):
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    from actors.engine_process import OWNER_VARIABLE
+    from actors.executor import ActorExecutor
+
+    runner = SimpleNamespace(model=torch.nn.Sequential(norm), sampler=SimpleNamespace(logprobs_mode="raw_logprobs"))
+
+    def load(executor):
+        executor.driver_worker = SimpleNamespace(worker=SimpleNamespace(model_runner=runner))
+
+    monkeypatch.setenv(OWNER_VARIABLE, str(os.getppid()))
+    monkeypatch.setattr("actors.executor.end_with", lambda owner: None)
+    monkeypatch.setattr(UniProcExecutor, "_init_executor", load)
+    executor = object.__new__(ActorExecutor)
+    executor.vllm_config = SimpleNamespace(device_config=SimpleNamespace(device_type="cpu"))
+    executor._init_executor()
+    x, _ = inputs()
+    residual = torch.zeros_like(x)
+    assert norm(x, residual)[0].data_ptr() == x.data_ptr()  # in place, as only the kernel is

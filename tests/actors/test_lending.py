@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from actors.evaluation.spec import EvalSpec
 from protocol.core_loan import FIRST_ACTOR, LEARNER, Borrower, CoreLoan, Lender
 from protocol.version import PolicyVersion
@@ -46,6 +48,20 @@ def test_an_actor_needs_its_cores_from_its_first_group_until_its_last(model, tmp
             await world.hub.until(lambda: len(world.hub.groups) == 10)
             await until(lambda: learner.may_borrow)
         assert learner.may_borrow, "an actor that has ended needs none"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("with_loan", [True, False])
+def test_requests_for_leases_say_whether_the_learner_could_use_the_cores(model, tmp_path: Path, with_loan) -> None:
+    loan = CoreLoan(file=tmp_path / "loans", seat=FIRST_ACTOR, lent=[]) if with_loan else None
+
+    async def scenario() -> None:
+        world = World(*model, num_prompts=2, loan=loan)
+        async with running(world):
+            await world.publish(PolicyVersion(1, 0))
+            await world.hub.until(lambda: len(world.hub.groups) == 2)
+        assert {lease.lends for lease in world.hub.leases} == {with_loan}
 
     asyncio.run(scenario())
 

@@ -75,6 +75,15 @@ def test_alternate_has_the_lags_of_a_round_in_order(every: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("every", [2, 4, 5])
+def test_alternate_with_a_bound_of_two_rounds_carries_over_and_discards_nothing(every: int, seed: int) -> None:
+    small = world(schedule("alternate", every=every, staleness=2 * every - 1, steps=40), actors=2, seed=seed)
+    batches = small.run()
+    assert every <= max(lag for batch in batches for lag in batch.lags) < 2 * every
+    assert small.machine.events["groups_requeued_stale"] == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("lag", [0, 1, 3, 8])
 def test_held_staleness_trains_every_batch_at_the_bound(lag: int, seed: int) -> None:
     plan = schedule("async", staleness=lag).model_copy(update={"hold_staleness": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torch import nn
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 import deepspeed
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+from transformers import LlamaForCausalLM
 
-from learner.engine import deepspeed_config
+from learner.engine import TrainingEngine, deepspeed_config
 from learner.gradient_sums import spare_passes
 from learner.ranks import join_ranks
-from tests.learner.learner_kit import learner_config
+from tests.learner.learner_kit import learner_config, make_model
 
 pytestmark = pytest.mark.slow  # importing DeepSpeed takes seconds
 
@@ -63,6 +66,14 @@ def test_weights_are_those_of_deepspeed() -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(ours[2], Fork().sometimes.weight.detach().bfloat16())  # it has been trained
+
+
+def test_the_trainer_has_them(tmp_path: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(make_model(tmp_path), dtype=torch.bfloat16)
+    engine = TrainingEngine(model, learner_config(), join_ranks(0, 1, "127.0.0.1", 0))
+    # There is nothing left to spare for an optimizer that spares already.
+    assert isinstance(engine._deepspeed.optimizer, BF16_Optimizer)
+    assert not spare_passes(engine._deepspeed.optimizer)
 
 
 def test_other_optimizers_stay_as_they_are() -> None:

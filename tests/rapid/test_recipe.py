@@ -94,6 +94,14 @@ def test_staleness_below_what_the_broadcast_interval_needs_is_refused() -> None:
     assert "lower broadcast_every to 3" in text
 
 
+def test_rounds_reach_no_further_than_the_next() -> None:
+    rounds = {"mode": "alternate", "broadcast_every": 4}
+    assert check_config(minimal(schedule=rounds | {"max_staleness": 7}), "test").schedule.max_staleness == 7
+    text = problems_of(schedule=rounds | {"max_staleness": 8})
+    assert "schedule.max_staleness = 8" in text
+    assert "2 * broadcast_every - 1 = 7" in text
+
+
 def test_the_strictest_asynchronous_schedule_is_allowed() -> None:
     config = check_config(minimal(schedule={"broadcast_every": 1, "max_staleness": 0}), "test")
     assert config.schedule.max_staleness == 0
