@@ -69,7 +69,7 @@ class ActorSide:
         is made up for beforehand, and not one by one. In turns that is what is missing of the round; what is under
         way when the round is complete sleeps with the engine, and is of the next one. On cores that the learner could
         use it is this batch and the next. What is begun later is fresher; so nothing is begun with weights that are
-        just being replaced, unless the learner would wait for it.
+        just being replaced, except on such cores if the learner would wait. Several actors share the number.
         """
         books = self._books
         ready = books.count(State.BUFFERED)

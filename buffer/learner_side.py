@@ -39,9 +39,10 @@ class LearnerSide:
         if books.manifest is not None and version <= books.manifest.version:
             return
         books.manifest = manifest
+        served = max(0, books.next_version.step - version.step)
         # Weights first: an actor that wakes up must know at once that it has to load them.
         books.pushes.append(Push(None, manifest))
-        books.rounds.begin(version.step)
+        books.rounds.begin(version.step, served)
         books.update_rounds()
 
     def pull(self, version: PolicyVersion) -> Batch:

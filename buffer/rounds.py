@@ -8,8 +8,9 @@ alone decides.
          ▲                                  │
          └──────────────────────────────────┘  fewer than a batch left (stale after a restart): generate the rest
 
-What is under way when a round is complete sleeps with the engine and goes on in the next. There is nothing of the kind
-as long as the bound is H - 1, as nothing of this round could be trained on in the next.
+What is under way when a round is complete sleeps with the engine and goes on in the next. With the bound H - 1 there is
+nothing of the kind, as nothing of this round could be trained on in the next; and nothing in the last round, as
+there is no next.
 """
 
 from __future__ import annotations
@@ -44,9 +45,15 @@ class Rounds:
         """Whether actors may begin groups."""
         return self.generating
 
-    def begin(self, step: int) -> None:
-        """The weights of optimizer step `step` are published: a round begins."""
-        self.left = max(0, min(self._schedule.broadcast_every, self._schedule.steps - step))
+    def begin(self, step: int, served: int = 0) -> None:
+        """The weights of optimizer step `step` are published: a round begins.
+
+        Args:
+            step: of the weights.
+            served: batches for updates of these weights that went to the learner before; one that resumes may pull
+                before its weights are announced.
+        """
+        self.left = max(0, min(self._schedule.broadcast_every, self._schedule.steps - step) - served)
         self.generating = True
 
     def served(self, num_batches: int = 1) -> None:

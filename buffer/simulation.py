@@ -17,7 +17,7 @@ from buffer.machine import Machine
 from protocol.config import ScheduleConfig
 from protocol.errors import RefusedError
 from protocol.group import Group
-from protocol.messages import Batch, WeightManifest, WorkItem
+from protocol.messages import Batch, Phase, WeightManifest, WorkItem
 from protocol.version import PolicyVersion
 
 _TOKENS_A_SPAN = 2
@@ -104,6 +104,7 @@ class World:
         self._failure_rate = failure_rate
         self._version = PolicyVersion(1, 0)
         self._batch: Batch | None = None
+        self._generating = True
         self._actors = [ScriptedActor(f"actor-{number}", self._version) for number in range(num_actors)]
         machine.learner.publish(scripted_manifest(self._version))
 
@@ -121,9 +122,14 @@ class World:
         )
 
     def _act(self, actor: ScriptedActor) -> None:
+        for push in self.machine.take_pushes():
+            if isinstance(push.message, Phase):
+                self._generating = push.message.generating
         manifest = self.machine.manifest
         if manifest is not None and manifest.version != actor.version:
             actor.load(manifest.version)
+        elif not self._generating:
+            return  # asleep, with what is under way
         elif actor.held and self._random.random() < 0.7:
             self._finish(*actor.held.pop(self._random.randrange(len(actor.held))))
         else:

