@@ -39,10 +39,11 @@ class LearnerSide:
         if books.manifest is not None and version <= books.manifest.version:
             return
         books.manifest = manifest
-        served = max(0, books.next_version.step - version.step)
         # Weights first: an actor that wakes up must know at once that it has to load them.
         books.pushes.append(Push(None, manifest))
-        books.rounds.begin(version.step, served)
+        books.rounds.begin(version.step)
+        # A learner that resumes may pull before its weights are announced.
+        books.rounds.served(books.next_version.step - version.step)
         books.update_rounds()
 
     def pull(self, version: PolicyVersion) -> Batch:

@@ -45,15 +45,9 @@ class Rounds:
         """Whether actors may begin groups."""
         return self.generating
 
-    def begin(self, step: int, served: int = 0) -> None:
-        """The weights of optimizer step `step` are published: a round begins.
-
-        Args:
-            step: of the weights.
-            served: batches for updates of these weights that went to the learner before; one that resumes may pull
-                before its weights are announced.
-        """
-        self.left = max(0, min(self._schedule.broadcast_every, self._schedule.steps - step) - served)
+    def begin(self, step: int) -> None:
+        """The weights of optimizer step `step` are published: a round begins."""
+        self.left = max(0, min(self._schedule.broadcast_every, self._schedule.steps - step))
         self.generating = True
 
     def served(self, num_batches: int = 1) -> None:
