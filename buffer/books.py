@@ -125,7 +125,10 @@ class Books:
         """Whether the buffer is as full as the admission rule lets it become, if the schedule asks for that."""
         if not self.schedule.hold_staleness:
             return True
-        batches = min(self.schedule.max_staleness + 1, self.batches_left) - len(self.outstanding)
+        if self.outstanding:
+            # Pulled ahead, a batch would not wait for what the weights between generate, and the next one were too fresh.
+            return False
+        batches = min(self.schedule.max_staleness + 1, self.batches_left)
         # At the end of the epochs no more will come than are there.
         return len(self.shelf) >= min(batches, self.num_possible() // self.batch_groups) * self.batch_groups
 

@@ -94,6 +94,22 @@ def test_held_staleness_trains_every_batch_at_the_bound(lag: int, seed: int) -> 
     assert sum(sum(batch.lags) for batch in batches) >= 0.8 * B * sum(min(step, lag) for step in range(STEPS))
 
 
+def test_held_staleness_lets_no_batch_be_pulled_ahead() -> None:
+    plan = schedule("async", staleness=1).model_copy(update={"hold_staleness": True})
+    machine = start(plan)
+    assert generate(machine, 100, v(0)) == 2 * B
+    batch = machine.learner.pull(v(0))
+    for step in range(1, 5):
+        # The learner asks for the next batch while it trains on this one.
+        assert refusal(machine, v(step)) == "empty"
+        machine.learner.commit(batch.batch_id, v(step))
+        machine.learner.publish(scripted_manifest(v(step)))
+        assert refusal(machine, v(step)) == "empty"
+        assert generate(machine, 100, v(step)) == B
+        batch = machine.learner.pull(v(step))
+        assert batch.lags == [1] * B
+
+
 def test_held_staleness_ends_with_the_epochs() -> None:
     plan = schedule("async", staleness=3).model_copy(update={"hold_staleness": True})
     machine = Machine(BufferConfig(epochs=1), plan, B, num_prompts=5, seed=7)
