@@ -126,7 +126,7 @@ class Books:
         if not self.schedule.hold_staleness:
             return True
         if self.outstanding:
-            # Pulled ahead, a batch would not wait for what the weights between generate, and the next one were too fresh.
+            # Pulled ahead, a batch would not wait for what the weights between generate: the next one were too fresh.
             return False
         batches = min(self.schedule.max_staleness + 1, self.batches_left)
         # At the end of the epochs no more will come than are there.
