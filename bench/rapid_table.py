@@ -60,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"rapid_table: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, above all
+        print(f"rapid_table: {error}; what has ended is kept, and the same command goes on", file=sys.stderr)
+        return 1
     return 130 if asked else status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -59,12 +60,16 @@ class ScheduleConfig(Section):
     def _derive_staleness(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "max_staleness" in values:
             return values
-        every = values.get("broadcast_every", 1)
-        if not isinstance(every, int):
+        if not isinstance(values.get("broadcast_every", 1), int):
             return values  # the field's own check names the fault
-        mode = values.get("mode", ScheduleMode.ASYNC)
-        natural = {ScheduleMode.SYNC: 0, ScheduleMode.ALTERNATE: every - 1}.get(mode, 2 * every)
-        return {**values, "max_staleness": max(natural, 0)}
+        return {**values, "max_staleness": derived_staleness(values)}
+
+
+def derived_staleness(schedule: Mapping[str, Any]) -> int:
+    """η of a `[schedule]` that does not say it, from its mode and H."""
+    every: int = schedule.get("broadcast_every", 1)
+    natural = {ScheduleMode.SYNC: 0, ScheduleMode.ALTERNATE: every - 1}
+    return max(natural.get(schedule.get("mode", ScheduleMode.ASYNC), 2 * every), 0)
 
 
 class WeightsConfig(Section):

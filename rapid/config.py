@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from actors.config import ActorsConfig
-from buffer.config import BufferConfig
+from buffer.config import BufferConfig, Sampler
 from learner.config import AlgorithmConfig, LearnerConfig
 from protocol.config import ModelConfig, ScheduleConfig, ScheduleMode, Section, WeightsConfig
 from tasks.config import TaskConfig
@@ -136,6 +136,11 @@ class RapidConfig(Section):
             return [
                 f'schedule.hold_staleness with schedule.mode = "{mode.value}" and schedule.broadcast_every = {every}: '
                 'expected mode "async" and 1; leave hold_staleness out'
+            ]
+        if self.schedule.hold_staleness and self.buffer.sampler is not Sampler.FIFO:
+            return [
+                f'schedule.hold_staleness with buffer.sampler = "{self.buffer.sampler.value}": expected "fifo", which '
+                "takes the oldest groups, so that all have the lag; leave sampler out"
             ]
         if mode is ScheduleMode.SYNC and (every, bound) != (1, 0):
             return [

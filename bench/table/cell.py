@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rapid.errors import UsageError
+
 RAPID = (sys.executable, "-m", "rapid.cli")
 
 
@@ -50,6 +52,21 @@ class Cell:
     def result_path(self) -> Path:
         """The result, which is there exactly when the run has ended."""
         return self.places.results / self.task / self.arm / f"{self.seed}.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """The result; None where the run has not ended. Raises UsageError where it cannot be read."""
+        try:
+            found: dict[str, Any] = json.loads(self.result_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UsageError(f"{self.result_path} is damaged: {error}; delete it, and the run is repeated") from None
+        return found
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by whoever works on the run; in a folder of its own, where it stays."""
+        return self.places.work / ".locks" / self.name
 
     @property
     def state_path(self) -> Path:

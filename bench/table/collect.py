@@ -64,6 +64,7 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         "overrides": dict(cell.overrides),
         "config": config,
         "environment": _environment(run),
+        "budget_wall_s": cell.wall_s,
         "lives": [vars(life) for life in state.lives],
         "is_diverged": is_diverged(run.path),
         "notes": notes(cell, state, run.path, records),
@@ -80,7 +81,12 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         },
         "lag_mean": _digits(_weighted_lag(records)),
         "lag_max": max(record["lag_max"] for record in records),
-        "curve": curve(read_evaluations(run.path), records, times, batch, config["learner"]["snapshot_every"]),
+        "curve": _checked(
+            curve(read_evaluations(run.path), records, times, batch, config["learner"]["snapshot_every"]),
+            records[-1]["step"],
+            config["learner"]["snapshot_every"],
+            is_diverged(run.path),
+        ),
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
@@ -118,8 +124,6 @@ def curve(
         samples[record["step"]] = total
     wanted = {0, records[-1]["step"], *(step for step in at if step % every == 0)}
     lines = {line["step"]: line for line in evaluations if line["step"] in wanted}
-    if max(lines, default=0) == 0:
-        raise CollectError("eval.jsonl has no evaluation of any step of the run")
     return [
         {
             "step": step,
@@ -130,6 +134,26 @@ def curve(
         }
         for step in sorted(lines)
     ]
+
+
+def _checked(points: list[dict[str, Any]], last: int, every: int, is_diverged: bool) -> list[dict[str, Any]]:
+    """The curve, if all of it is there: one with a point less would count as an arm that ended earlier.
+
+    Raises CollectError.
+    """
+    steps = {point["step"] for point in points}
+    missing = sorted({*range(every, last + 1, every)} - steps)
+    if missing and not is_diverged:
+        raise CollectError(f"eval.jsonl has no evaluation of steps {missing}: their snapshots were not written")
+    if not steps:
+        raise CollectError("eval.jsonl has no evaluation of any step of the run")
+    return points
+
+
+def last_step(run_dir: Path) -> int:
+    """The last step in metrics.jsonl; 0 without one."""
+    records = RunDirectory.open(run_dir).read_metrics()
+    return int(records[-1]["step"]) if records else 0
 
 
 def is_diverged(run_dir: Path) -> bool:

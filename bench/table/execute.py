@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
+from bench.table.asked import asked
 from bench.table.cell import RAPID, Cell
-from bench.table.collect import CollectError, collect, is_diverged
+from bench.table.collect import CollectError, collect, is_diverged, last_step
 from bench.table.memory import MARK, MemorySampler
 from bench.table.state import Life, State, read_state
 from telemetry.errors import RunDirectoryError
@@ -30,6 +31,7 @@ POLL_S = 0.5
 FREE_TIMEOUT_S = 120.0
 """How long a run that was left behind by a killed experiment may take to end, with its checkpoint."""
 MAX_FAILURES = 2
+_HELD = "schedule.hold_staleness"
 _PR_SET_PDEATHSIG = 1
 # Found now: between fork and exec little is safe in a process with threads.
 _LIBC = ctypes.CDLL(None)
@@ -57,13 +59,24 @@ class Executor:
     is_interrupted: Callable[[], bool] = lambda: False
     program: Sequence[str] = RAPID
 
-    def run(self, cell: Cell) -> None:
+    def run(self, cell: Cell) -> dict[str, Any]:
         """Bring a cell to its result. Raises RunFailure, Interrupted."""
-        state = read_state(cell.state_path)
+        state = self._state_of(cell)
         if not state.is_trained:
             self._train(cell, state)
         self._evaluate(cell, state)
-        self._keep(cell, state)
+        return self._keep(cell, state)
+
+    def _state_of(self, cell: Cell) -> State:
+        """How far it has come. What was begun as another run, or not by an experiment, does not go on as this one."""
+        state, now = read_state(cell.state_path), asked(cell)
+        if state.asked == now:
+            return state
+        if cell.run_dir.exists():
+            self.tell(f"  {cell.run_dir} was begun with other values than the plan has now: begun anew")
+            self._wait_until_free(cell)
+        clean_up(cell)
+        return State(asked=now)
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -91,7 +104,8 @@ class Executor:
         if not cell.run_dir.exists():
             return "begun anew" if state.lives else "begun"
         self._wait_until_free(cell)
-        if any(cell.run_dir.glob("checkpoints/step-*/learner.json")):
+        # The buffer that holds a lag is empty after a resumption: the first steps would be fresh again.
+        if any(cell.run_dir.glob("checkpoints/step-*/learner.json")) and not cell.overrides.get(_HELD):
             return "resumed"
         shutil.rmtree(cell.run_dir)
         return "begun anew"
@@ -116,12 +130,15 @@ class Executor:
         return bool(records) and elapsed_s(records)[-1] >= cell.wall_s
 
     def _judge(self, cell: Cell, state: State, life: Life) -> None:
-        if life.status == 0:
-            return
         # A loss that is not finite is a result of the method, and belongs into the table.
         if is_diverged(cell.run_dir):
             return
-        self._fail(cell, state, f"rapid train ended with status {life.status}")
+        if life.status != 0:
+            self._fail(cell, state, f"rapid train ended with status {life.status}")
+        steps, expected = last_step(cell.run_dir), cell.overrides["schedule.steps"]
+        if cell.wall_s is None and steps != expected:
+            # Somebody else told it to end, or there were too few prompts. It goes on from there the next time.
+            self._fail(cell, state, f"rapid train ended after step {steps} of {expected}")
 
     def _fail(self, cell: Cell, state: State, what: str) -> NoReturn:
         state.failures += 1
@@ -135,16 +152,20 @@ class Executor:
         status = self._command(cell, cell.eval_arguments(), lambda: False)
         if status != 0:
             self._fail(cell, state, f"rapid eval ended with status {status}")
-        state.eval_s = round(time.monotonic() - start, 1)
+        state.eval_s = round(state.eval_s + time.monotonic() - start, 1)
 
-    def _keep(self, cell: Cell, state: State) -> None:
+    def _keep(self, cell: Cell, state: State) -> dict[str, Any]:
         try:
             result = collect(cell, state, shlex.join(["rapid", *cell.train_arguments(resume=False)]))
         except CollectError as error:
+            # What is missing would be missing again: the run has to be repeated.
+            shutil.rmtree(cell.run_dir)
+            state.is_trained = False
             self._fail(cell, state, str(error))
         cell.result_path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cell.result_path, json.dumps(result, separators=(",", ":")) + "\n")
         clean_up(cell)
+        return result
 
     # --- commands ---------------------------------------------------------------------------------------
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.table import tune
 from bench.table.arms import expand, nearest
+from bench.table.asked import check_results, matching
 from bench.table.cell import RAPID, Cell, Places
-from bench.table.collect import ROOT, without_machine
+from bench.table.collect import ROOT
 from bench.table.draw import draw_all
 from bench.table.execute import Executor
-from bench.table.plan import Plan, check_fairness, make_cell, read_plan, resolve
+from bench.table.plan import Plan, check_fairness, make_cell, read_plan
 from bench.table.session import Outcome, run_session
-from bench.table.summary import load_results, summarise
+from bench.table.summary import summarise
 from bench.table.teach import TeachError, read_task, taught_folder, teach
 from bench.table.text import render
 from rapid.errors import UsageError
 from rapid.models import default_cache
+from tasks.config import TaskConfig
 from telemetry.run_dir import write_atomically
-
-# Overrides that say where things lie, and nothing about what is run.
-OF_THE_MACHINE = {"run.directory", "model.path"}
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,8 @@ class Experiment:
 
     plan: Plan
     cells: tuple[Cell, ...]
-    folder: Path
-    """Of the plan's results."""
+    places: Places
+    """Of the plan's runs, those of the search not among them."""
     is_tuning: bool
 
     @classmethod
@@ -53,19 +50,17 @@ class Experiment:
     ) -> Experiment:
         """Read and check everything. Raises UsageError before anything is started."""
         plan = read_plan(path)
-        folder = results / plan.name
-        if is_tuning:
-            places = Places(folder / tune.FOLDER, work.absolute() / plan.name / tune.FOLDER)
-            cells = _trials(plan, places, selection)
-        else:
-            cells = _cells(plan, Places(folder, work.absolute() / plan.name), selection)
-        check_fairness(cells)
-        return cls(plan, tuple(cells), folder, is_tuning)
+        places = Places(results / plan.name, work.absolute() / plan.name)
+        # Of the whole plan: what is not selected now will be in the same table.
+        check_fairness(_cells(plan, places, Selection(seeds=list(plan.seeds[:1]))))
+        cells = (_trials if is_tuning else _cells)(plan, places, selection)
+        return cls(plan, tuple(cells), places, is_tuning)
 
     def run(self, max_minutes: float | None, is_interrupted: Callable[[], bool], program: Sequence[str] = RAPID) -> int:
         """Run what is left, then report. 0 when nothing failed, else 1. Raises UsageError before anything starts."""
-        if self.plan.learning_rates is not None:
-            tune.require_rates(self.cells)
+        if self.plan.learning_rates is not None and not self.is_tuning:
+            arms = list(dict.fromkeys(cell.arm for cell in self.cells))
+            tune.require_search(_trials(self.plan, self.places, Selection(arms=arms)))
         check_results(self.cells)
         self._teach()
         executor = Executor(_say, is_interrupted, program)
@@ -79,29 +74,31 @@ class Experiment:
             entry = self.plan.tasks[name]
             if entry.teach is not None:
                 try:
-                    teach(entry.teach, read_task(str(ROOT / entry.recipe), entry.set), default_cache(), _say)
+                    teach(entry.teach, _task_of(self.plan, name), default_cache(), _say)
                 except TeachError as error:
                     raise UsageError(f"task {name}: {error}") from None
 
     def report(self) -> str:
-        """The tables, also written beside the results, with the pictures."""
-        window = self.plan.evaluation.smooth
-        if self.is_tuning:
-            text = tune.render(load_results(self.folder / tune.FOLDER), window)
-            if self.folder.exists():
-                write_atomically(self.folder / "tune.json", text + "\n")
-            return text
-        results = [result for result in load_results(self.folder) if self._is_asked_for(result)]
-        tables = summarise(results, arms=self.plan.arm_names, baseline=self.plan.baseline, window=window)
-        if not tables:
-            return f"no run of {self.plan.name} has ended yet"
-        text = f"# {self.plan.name}\n\n" + render(tables, {arm: self.plan.arm(arm).what for arm in self.plan.arm_names})
-        write_atomically(self.folder / "table.md", text)
-        draw_all(tables, self.folder, window)
-        return text
+        """The tables of all that the plan asks for, also written beside the results, with the pictures."""
+        from filelock import FileLock
 
-    def _is_asked_for(self, result: dict[str, Any]) -> bool:
-        return result["task"] in self.plan.tasks and result["seed"] in self.plan.seeds
+        folder, window = self.places.results, self.plan.evaluation.smooth
+        results, others = matching((_trials if self.is_tuning else _cells)(self.plan, self.places, Selection()))
+        left_out = "".join(f"\n- left out: {other}" for other in others)
+        if not results:
+            return f"no run of {self.plan.name} has ended yet{left_out}"
+        # Another session may be writing the same files.
+        with FileLock(folder / ".lock"):
+            if self.is_tuning:
+                text = tune.render(results, window)
+                write_atomically(folder / "tune.json", text + "\n")
+                return text + left_out
+            tables = summarise(results, arms=self.plan.arm_names, baseline=self.plan.baseline, window=window)
+            legend = {arm: self.plan.arm(arm).what for arm in self.plan.arm_names}
+            text = f"# {self.plan.name}\n\n{render(tables, legend)}{left_out}"
+            write_atomically(folder / "table.md", text)
+            draw_all(tables, folder, window)
+        return text
 
     def listing(self) -> str:
         """A line for each run."""
@@ -112,48 +109,9 @@ class Experiment:
         return "\n".join(lines)
 
 
-def check_results(cells: Sequence[Cell]) -> None:
-    """Raises UsageError where a result was made by another plan of this name, or by another recipe: it would count as
-    one of this."""
-    for cell in cells:
-        if not cell.result_path.exists():
-            continue
-        result = json.loads(cell.result_path.read_text(encoding="utf-8"))
-        before, now = result["overrides"], json.loads(json.dumps(cell.overrides))
-        _refuse_difference(cell, before, now, before.keys() | now.keys())
-        # A field that came or went since was not there to be chosen.
-        before, now = _fields(result["config"]), _fields(_config(cell))
-        _refuse_difference(cell, before, now, before.keys() & now.keys())
-
-
-def _refuse_difference(cell: Cell, before: dict[str, Any], now: dict[str, Any], keys: Iterable[str]) -> None:
-    for key in sorted(set(keys) - OF_THE_MACHINE):
-        if before.get(key) != now.get(key):
-            raise UsageError(
-                f"{cell.result_path} was run with {key} = {before.get(key)!r}, now {now.get(key)!r}: give the "
-                "plan another name, or delete the results of the old one"
-            )
-
-
-def _config(cell: Cell) -> dict[str, Any]:
-    """What `rapid train` would resolve now, as a result tells it."""
-    config = resolve(cell.recipe, cell.overrides, f"{cell.task}, arm {cell.arm}")
-    found: dict[str, Any] = without_machine(config.model_dump(mode="json"), {})
-    return found
-
-
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Fields by "section.key", of the sections that say what is learned and how."""
-    return {
-        f"{section}.{key}": value
-        for section in ("model", "task", "actors", "schedule", "buffer", "learner", "algorithm")
-        for key, value in config.get(section, {}).items()
-    }
-
-
 def _cells(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
     tasks, arms, seeds = _select(plan, selection)
-    found = tune.found_rates(places.results, plan.evaluation.smooth) if plan.learning_rates else {}
+    found = _found_rates(plan, places) if plan.learning_rates else {}
     return [
         make_cell(
             plan,
@@ -171,9 +129,16 @@ def _cells(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
     ]
 
 
+def _found_rates(plan: Plan, places: Places) -> dict[str, float]:
+    """The learning rate by arm, of the trials that the plan asks for."""
+    results, _ = matching(_trials(plan, places, Selection()))
+    return tune.choose(results, plan.evaluation.smooth)
+
+
 def _trials(plan: Plan, places: Places, selection: Selection) -> list[Cell]:
     """Runs of the search for learning rates; their arm's name holds the rate."""
     rates = plan.learning_rates
+    places = Places(places.results / tune.FOLDER, places.work / tune.FOLDER)
     if rates is None:
         raise UsageError("--tune: the plan has no [learning_rates]; add values and a task")
     _, arms, _ = _select(plan, selection)
@@ -195,7 +160,13 @@ def _taught_model(plan: Plan, task: str) -> str | None:
     entry = plan.tasks[task]
     if entry.teach is None:
         return None
-    return str(taught_folder(entry.teach, read_task(str(ROOT / entry.recipe), entry.set), default_cache()))
+    return str(taught_folder(entry.teach, _task_of(plan, task), default_cache()))
+
+
+def _task_of(plan: Plan, name: str) -> TaskConfig:
+    """The task as the runs have it, which is what is taught."""
+    entry = plan.tasks[name]
+    return read_task(str(ROOT / entry.recipe), {**plan.set, **entry.set})
 
 
 def _select(plan: Plan, selection: Selection) -> tuple[list[str], list[str], list[int]]:
@@ -213,13 +184,14 @@ def _chosen(option: str, wanted: list[str] | None, known: list[str]) -> list[str
     for name in wanted or ():
         if name not in known:
             raise UsageError(f"{option} {name}: the plan has none of that name; {nearest(name, known)}")
-    return wanted if wanted is not None else known
+    return list(dict.fromkeys(wanted)) if wanted is not None else known
 
 
 def _account(outcome: Outcome) -> str:
     """What the session did."""
     lines = [f"{len(outcome.ended)} runs ended now, {len(outcome.failed)} failed, {len(outcome.left)} are left"]
     lines += [f"  {name}: {reason}" for name, reason in outcome.failed.items()]
+    lines += [f"  {name}: another session is at it" for name in outcome.elsewhere]
     return "\n".join([*lines, outcome.reason] if outcome.reason else lines)
 
 

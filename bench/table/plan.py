@@ -1,7 +1,7 @@
 """What an experiment runs: a TOML file, read and checked against its recipes before anything starts.
 
-The rules that make a comparison fair are checked here: all arms of a task share model, task, groups of an optimizer
-step, completions of a group, sampling and optimizer; an arm that says otherwise is refused.
+The rules that make a comparison fair are checked here: all arms of a task share model, task, actors and learner with
+all their fields but the learning rate, and what carries the weights; an arm that says otherwise is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticUndefined
@@ -18,7 +18,7 @@ from bench.table.arms import ARMS, SETS, Arm, expand, nearest
 from bench.table.cell import Cell, Places, to_toml
 from bench.table.teach import TeachSpec
 from learner.config import AlgorithmConfig
-from protocol.config import ScheduleConfig, Section
+from protocol.config import ScheduleConfig, Section, derived_staleness
 from rapid.config import RapidConfig
 from rapid.errors import ConfigError, UsageError
 from rapid.recipe import load_recipe
@@ -26,8 +26,11 @@ from rapid.recipe import load_recipe
 ENDLESS_STEPS = 1_000_000
 """`schedule.steps` of a run that ends by its wall time."""
 # Sections and fields that are the same in all arms of a task.
-SHARED = ("model", "task", "learner")
-SHARED_OF_ACTORS = ("group_size", "max_tokens", "temperature", "count")
+SHARED = ("model", "task", "learner", "actors", "weights", "run")
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""Of a plan, a task or an arm: it becomes part of a folder's name and of a run's."""
 
 
 class Budget(Section):
@@ -36,7 +39,8 @@ class Budget(Section):
     samples: int | None = Field(None, ge=1)
     """Completions trained on; a multiple of those of an optimizer step."""
     wall_s: float | None = Field(None, gt=0)
-    """Seconds of training, since the first actor was ready. The last step that ends within counts."""
+    """Seconds of training, since the first actor was ready, after which a run is told to end. The step under way then
+    counts."""
 
     @model_validator(mode="after")
     def _check(self) -> Budget:
@@ -75,7 +79,7 @@ class TaskEntry(Section):
     recipe: str
     """Path of the recipe, from the repository's root."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Overrides for all arms on this task, "section.key"."""
+    """Overrides for all arms on this task, "section.key"; they go before those of the plan."""
     budget: Budget | None = None
     """When a run on this task ends. None: as on the others."""
     every_steps: int | None = Field(None, ge=1)
@@ -115,7 +119,7 @@ class LearningRates(Section):
 class Plan(Section):
     """A whole experiment."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: Name
     """Name of its folder of results; the file's own."""
     arms: tuple[str, ...] = Field(min_length=1)
     """Names of arms, or of sets of them: "main", "methods", "ablations", "staleness"."""
@@ -129,15 +133,17 @@ class Plan(Section):
     """The held-out curve."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Overrides for all tasks and arms, "section.key"."""
-    tasks: dict[str, TaskEntry] = Field(min_length=1)
+    tasks: dict[Name, TaskEntry] = Field(min_length=1)
     """The tasks by name."""
-    custom: dict[str, CustomArm] = Field(default_factory=dict)
+    custom: dict[Name, CustomArm] = Field(default_factory=dict)
     """Arms of the plan's own."""
     learning_rates: LearningRates | None = None
     """The search that `--tune` does. None trains every arm with the recipe's learning rate."""
 
     @model_validator(mode="after")
     def _check(self) -> Plan:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}: expected each once")
         known = [*ARMS, *SETS, *self.custom]
         bases = [custom.base for custom in self.custom.values() if custom.base is not None]
         for name in (*self.arms, self.baseline, *bases):
@@ -218,13 +224,14 @@ def make_cell(
         UsageError: the recipe is not there, or does not take the overrides.
     """
     entry = plan.tasks[task]
-    overrides: dict[str, Any] = {**entry.set, **plan.set}
+    overrides: dict[str, Any] = {**plan.set, **entry.set}
     if model is not None:
         overrides["model.path"] = model
     if lr is not None:
         overrides["learner.lr"] = lr
     recipe = root / entry.recipe
-    overrides |= {**_unsaid(recipe), **plan.arm(arm).overrides}
+    of_arm = plan.arm(arm).overrides
+    overrides |= {**_unsaid(recipe, of_arm), **of_arm}
     overrides["run.seed"] = seed
     overrides["run.directory"] = str(places.work)
     overrides["task.eval.size"] = plan.evaluation.size
@@ -237,7 +244,7 @@ def make_cell(
     return Cell(task, arm, seed, str(recipe), overrides, plan.evaluation.k, budget.wall_s, places)
 
 
-def _unsaid(recipe: Path) -> dict[str, Any]:
+def _unsaid(recipe: Path, of_arm: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults in place of whatever a recipe says of estimator and schedule, which are the arm's alone to say."""
     try:
         sections = tomllib.loads(recipe.read_text(encoding="utf-8"))
@@ -246,9 +253,12 @@ def _unsaid(recipe: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, fields in (("algorithm", AlgorithmConfig.model_fields), ("schedule", ScheduleConfig.model_fields)):
         for key in sections.get(name, {}).keys() & fields.keys():
-            # A bound that is left out follows from the arm's mode; None has a word where a recipe may say it.
+            # None has a word where a recipe may say it.
             if (default := fields[key].get_default()) is not PydanticUndefined:
                 found[f"{name}.{key}"] = "none" if default is None else default
+    if "max_staleness" in sections.get("schedule", {}):
+        said = {key.partition(".")[2]: value for key, value in of_arm.items() if key.startswith("schedule.")}
+        found["schedule.max_staleness"] = derived_staleness(said)
     return found
 
 
@@ -294,6 +304,6 @@ def check_fairness(cells: list[Cell]) -> None:
 def shared_fields(config: RapidConfig) -> dict[str, Any]:
     """What all arms of a task must share, by "section.key"."""
     values = config.model_dump(mode="json")
+    values["run"] = {key: value for key, value in values["run"].items() if key not in ("name", "seed", "directory")}
     fields = {f"{section}.{key}": value for section in SHARED for key, value in values[section].items()}
-    fields |= {f"actors.{key}": values["actors"][key] for key in SHARED_OF_ACTORS}
     return {key: value for key, value in fields.items() if key != "learner.lr"}

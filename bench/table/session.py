@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -24,6 +24,8 @@ class Outcome:
     """Names of runs that failed, with the reason."""
     left: list[str] = field(default_factory=list)
     """Names of runs that have still to be done."""
+    elsewhere: list[str] = field(default_factory=list)
+    """Names of runs that another session is at."""
     reason: str = ""
     """Why some are left; empty if none is."""
 
@@ -42,7 +44,7 @@ def run_session(
     max_minutes: float | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Run what has no result yet.
+    """Run what has no result yet. Several sessions may go through one plan: each run is done by one of them.
 
     Args:
         max_minutes: no run is begun that would not end within them, as far as the runs before tell.
@@ -53,28 +55,55 @@ def run_session(
     for cell in cells:
         if cell.result_path.exists():
             # An interruption may have come between the result and the cleaning up.
-            clean_up(cell)
+            with held(cell) as is_ours:
+                if is_ours:
+                    clean_up(cell)
+
+    def does_not_fit(cell: Cell) -> bool:
+        expected_s = expected_duration(cell, cells) or 0.0
+        return max_minutes is not None and now() - start + expected_s > 60 * max_minutes
+
     for position, cell in enumerate(todo):
-        if read_state(cell.state_path).failures >= MAX_FAILURES:
-            outcome.failed[cell.name] = f"failed {MAX_FAILURES} times before; delete {cell.state_path} to try again"
-            continue
-        expected_s = expected_duration(cell, cells)
-        if max_minutes is not None and now() - start + (expected_s or 0.0) > 60 * max_minutes:
+        with held(cell) as is_ours:
+            if not is_ours:
+                outcome.elsewhere.append(cell.name)
+            elif cell.result_path.exists():
+                continue  # another session brought it to its end meanwhile
+            elif read_state(cell.state_path).failures >= MAX_FAILURES:
+                outcome.failed[cell.name] = f"failed {MAX_FAILURES} times before; delete {cell.state_path} to try again"
+            elif does_not_fit(cell):
+                outcome.reason = f"--max-minutes {max_minutes:g}: the next run would not fit"
+            elif not _run(cell, executor, outcome, f"{position + 1} of {len(todo)}"):
+                outcome.reason = "interrupted; the same command goes on"
+        if outcome.reason:
             outcome.left = [each.name for each in todo[position:]]
-            outcome.reason = f"--max-minutes {max_minutes:g}: the next run would not fit"
-            break
-        if not _run(cell, executor, outcome, f"{position + 1} of {len(todo)}"):
-            outcome.left = [each.name for each in todo[position:]]
-            outcome.reason = "interrupted; the same command goes on"
             break
     return outcome
+
+
+@contextmanager
+def held(cell: Cell) -> Iterator[bool]:
+    """Whether this session has the run for itself, until the end of the block; a killed session lets go of it."""
+    from filelock import FileLock, Timeout
+
+    cell.lock_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cell.lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _run(cell: Cell, executor: Executor, outcome: Outcome, place: str) -> bool:
     """Run one cell. False if the user asked for the end."""
     executor.tell(f"{place}: {cell.name}")
     try:
-        executor.run(cell)
+        result = executor.run(cell)
     except Interrupted:
         return False
     except RunFailure as error:
@@ -82,17 +111,16 @@ def _run(cell: Cell, executor: Executor, outcome: Outcome, place: str) -> bool:
         executor.tell(f"  failed: {error}\n{tail(cell.log_path)}")
     else:
         outcome.ended.append(cell.name)
-        executor.tell(f"  {describe(json.loads(cell.result_path.read_text(encoding='utf-8')))}")
+        executor.tell(f"  {describe(result)}")
     return True
 
 
 def expected_duration(cell: Cell, cells: Sequence[Cell]) -> float | None:
     """Seconds of the whole run, by those of the same arm and task, else of the same task, else of any; None without."""
-    done = [each for each in cells if each.result_path.exists()]
-    alike = [each for each in done if (each.task, each.arm) == (cell.task, cell.arm)]
-    found = alike or [each for each in done if each.task == cell.task] or done
-    durations = [json.loads(each.result_path.read_text(encoding="utf-8"))["total_s"] for each in found]
-    return fmean(durations) if durations else None
+    done = [(each, result) for each in cells if (result := each.result()) is not None]
+    alike = [pair for pair in done if (pair[0].task, pair[0].arm) == (cell.task, cell.arm)]
+    found = alike or [pair for pair in done if pair[0].task == cell.task] or done
+    return fmean(result["total_s"] for _, result in found) if found else None
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rapid.errors import UsageError
 from telemetry.run_dir import write_atomically
 
 
@@ -48,7 +49,9 @@ class State:
     failures: int = 0
     """Commands that ended with an error of their own."""
     eval_s: float = 0.0
-    """Seconds of the evaluation of its snapshots."""
+    """Seconds of the evaluation of its snapshots, all lives together."""
+    asked: dict[str, Any] | None = None
+    """What it was begun with, see bench.table.asked; None before."""
 
     def begin(self, how: str) -> Life:
         """A new life."""
@@ -63,10 +66,12 @@ class State:
 
 
 def read_state(path: Path) -> State:
-    """The state of a run; a new one where there is no file."""
+    """The state of a run; a new one where there is no file. Raises UsageError where it cannot be read."""
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        lives = [Life(**life) for life in values.pop("lives")]
+        return State(lives=lives, **values)
     except FileNotFoundError:
         return State()
-    lives = [Life(**life) for life in values["lives"]]
-    return State(values["is_trained"], lives, values["failures"], values["eval_s"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{path} is damaged: {error!r}; delete it, and the run is begun anew") from None

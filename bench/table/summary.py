@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.table.curves import (
@@ -72,11 +70,6 @@ class Table:
     """By arm, one for each seed."""
 
 
-def load_results(folder: Path) -> list[Result]:
-    """All results of a plan."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*/*.json"))]
-
-
 def to_curve(result: Result, k: int = 1) -> Curve:
     """The held-out curve of a run."""
     points = result["curve"]
@@ -88,27 +81,28 @@ def to_curve(result: Result, k: int = 1) -> Curve:
     )
 
 
-def whole_curve(result: Result, steps: Sequence[int], k: int = 1) -> Curve:
+def whole_curve(result: Result, k: int = 1) -> Curve:
     """The curve of a run; of one that diverged, 0 at the steps it would have been evaluated at, at its pace until then.
 
     A policy that is no longer finite answers nothing, and to leave its seed out would flatter the arm.
     """
     curve = to_curve(result, k)
-    missing = [step for step in steps if step > curve.steps[-1]] if result["is_diverged"] else []
-    if not missing or curve.steps[-1] == 0:
-        return curve
-    pace = [step / curve.steps[-1] for step in missing]
+    missing = [step for step in _evaluated_steps(result) if step > curve.steps[-1]] if result["is_diverged"] else []
+    pace = [step / result["steps"] for step in missing]
     return Curve(
         (*curve.steps, *missing),
-        (*curve.times_s, *(curve.times_s[-1] * share for share in pace)),
-        (*curve.samples, *(curve.samples[-1] * share for share in pace)),
+        (*curve.times_s, *(result["wall_s"] * share for share in pace)),
+        (*curve.samples, *(result["samples"] * share for share in pace)),
         (*curve.accuracy, *(0.0 for _ in missing)),
     )
 
 
-def _whole_steps(results: Iterable[Result]) -> list[int]:
-    """Steps that a run was evaluated at which did not diverge."""
-    return sorted({point["step"] for result in results if not result["is_diverged"] for point in result["curve"]})
+def _evaluated_steps(result: Result) -> list[int]:
+    """Steps that a run is evaluated at if nothing comes between; of one that time ends, as far as its pace goes."""
+    every, last = result["overrides"]["learner.snapshot_every"], result["overrides"]["schedule.steps"]
+    if (limit_s := result.get("budget_wall_s")) is not None:
+        last = int(result["steps"] * limit_s / result["wall_s"])
+    return sorted({*range(every, last + 1, every), last})
 
 
 def summarise(results: Sequence[Result], *, arms: Sequence[str], baseline: str, window: int) -> list[Table]:
@@ -122,11 +116,10 @@ def summarise(results: Sequence[Result], *, arms: Sequence[str], baseline: str, 
 
 def _table(task: str, by_arm: Mapping[str, list[Result]], arms: Sequence[str], baseline: str, window: int) -> Table:
     present = [arm for arm in arms if by_arm.get(arm)]
-    steps = _whole_steps(result for arm in present for result in by_arm[arm])
-    curves = {arm: [whole_curve(result, steps) for result in by_arm[arm]] for arm in present}
+    curves = {arm: [whole_curve(result) for result in by_arm[arm]] for arm in present}
     samples = min(curve.samples[-1] for of_arm in curves.values() for curve in of_arm)
     reference = curves.get(baseline)
-    rows = tuple(_row(arm, by_arm[arm], steps, reference, samples, window) for arm in present)
+    rows = tuple(_row(arm, by_arm[arm], reference, samples, window) for arm in present)
     level = equal_accuracy(reference, window) if reference else None
     return Table(task, baseline, level, samples, rows, curves)
 
@@ -134,12 +127,11 @@ def _table(task: str, by_arm: Mapping[str, list[Result]], arms: Sequence[str], b
 def _row(
     arm: str,
     results: Sequence[Result],
-    steps: Sequence[int],
     reference: Sequence[Curve] | None,
     samples: float,
     window: int,
 ) -> Row:
-    curves = [whole_curve(result, steps) for result in results]
+    curves = [whole_curve(result) for result in results]
     times = mean_of([value_at(curve.samples, curve.times_s, samples) for curve in curves])
     reached, saved, saved_of_samples = None, Interval(None, None, None, 0.0), None
     if reference:
@@ -151,7 +143,7 @@ def _row(
     return Row(
         arm=arm,
         seeds=tuple(result["seed"] for result in results),
-        accuracy={k: _final(results, steps, k, window) for k in _ks(results)},
+        accuracy={k: _final(results, k, window) for k in _ks(results)},
         time_to_equal_s=reached,
         saving=saved,
         samples=mean_of([curve.samples[-1] for curve in curves]),
@@ -170,8 +162,8 @@ def _ks(results: Sequence[Result]) -> list[int]:
     return sorted(int(k) for k in results[0]["curve"][-1]["pass_at"])
 
 
-def _final(results: Sequence[Result], steps: Sequence[int], k: int, window: int) -> Mean:
-    return mean_of([trailing_mean(whole_curve(result, steps, k).accuracy, window)[-1] for result in results])
+def _final(results: Sequence[Result], k: int, window: int) -> Mean:
+    return mean_of([trailing_mean(whole_curve(result, k).accuracy, window)[-1] for result in results])
 
 
 def _shares(results: Sequence[Result]) -> dict[str, float]:

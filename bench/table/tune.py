@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bench.table.arms import ABLATED_H, ARMS
+from bench.table.asked import check_results
 from bench.table.cell import Cell
 from bench.table.curves import trailing_mean
-from bench.table.summary import Result, load_results, to_curve
+from bench.table.summary import Result, whole_curve
 from rapid.errors import UsageError
 
 FOLDER = "tune"
@@ -44,16 +44,19 @@ def families(arms: Sequence[str]) -> list[str]:
 def choose(results: Sequence[Result], window: int) -> dict[str, float]:
     """The learning rate of each arm that was tried."""
     best: dict[str, tuple[float, float]] = {}
-    for result in results:
-        arm, _, rate = result["arm"].partition("@")
-        score = (trailing_mean(to_curve(result).accuracy, window)[-1], -float(rate))
-        best[arm] = max(best.get(arm, (-1.0, 0.0)), score)
+    for arm, rate, score in _scores(results, window):
+        best[arm] = max(best.get(arm, (-1.0, 0.0)), (score, -float(rate)))
     return {arm: -rate for arm, (_, rate) in best.items()}
 
 
-def found_rates(results_folder: Path, window: int) -> dict[str, float]:
-    """What a search found, from its results; empty without one."""
-    return choose(load_results(results_folder / FOLDER), window)
+def _scores(results: Sequence[Result], window: int) -> list[tuple[str, str, float]]:
+    """Arm, learning rate, and pass@1 at the end, which is 0 where the trial diverged."""
+    return [(*_arm_and_rate(result), trailing_mean(whole_curve(result).accuracy, window)[-1]) for result in results]
+
+
+def _arm_and_rate(result: Result) -> tuple[str, str]:
+    arm, _, rate = result["arm"].partition("@")
+    return arm, rate
 
 
 def rate_for(arm: str, found: dict[str, float]) -> float | None:
@@ -61,22 +64,22 @@ def rate_for(arm: str, found: dict[str, float]) -> float | None:
     return found.get(family(arm) if arm in ARMS else arm)
 
 
-def require_rates(cells: Sequence[Cell]) -> None:
-    """Raises UsageError for a run whose learning rate was not searched for."""
-    for cell in cells:
-        if "learner.lr" not in cell.overrides:
+def require_search(trials: Sequence[Cell]) -> None:
+    """Raises UsageError where the search is not done, or was done otherwise than the plan asks."""
+    for trial in trials:
+        if not trial.result_path.exists():
             raise UsageError(
-                f"arm {cell.arm}: no learning rate was searched for it; run with --tune first, or take "
-                "[learning_rates] out of the plan, so that every arm has the recipe's"
+                f"arm {trial.arm.partition('@')[0]}: {trial.result_path} of the search for its learning rate is not "
+                "there; run with --tune first, or take [learning_rates] out: all arms have the recipe's then"
             )
+    check_results(trials)
 
 
 def describe(results: Sequence[Result], window: int) -> dict[str, Any]:
     """What was tried and chosen, for the eye: pass@1 at the end by arm and learning rate."""
     tried: dict[str, dict[str, float]] = {}
-    for result in results:
-        arm, _, rate = result["arm"].partition("@")
-        tried.setdefault(arm, {})[rate] = round(trailing_mean(to_curve(result).accuracy, window)[-1], 4)
+    for arm, rate, score in _scores(results, window):
+        tried.setdefault(arm, {})[rate] = round(score, 4)
     return {"tried": tried, "chosen": choose(results, window)}
 
 

@@ -1,7 +1,8 @@
 """A scripted `rapid`, run as a program: leaves behind what `rapid train` and `rapid eval` leave, in no time.
 
 FAKE_STEP_S is how long a step takes to be written, FAKE_TRAIN a word for a fault: "fail", "diverge", "killed" (dies
-without a checkpoint at step 3, the first time). Step times and rewards follow the arm: `alternate` is twice as fast.
+without a checkpoint at step 3, the first time), "ended" (at step 7, as by somebody else's Ctrl-C), "unwritten" (the
+snapshot of step 10). Step times and rewards follow the arm: `alternate` is twice as fast.
 """
 
 from __future__ import annotations
@@ -59,9 +60,11 @@ def train(arguments: list[str]) -> int:
         if fault == "killed" and step == 3 and not (run.parent / "was-killed").exists():
             (run.parent / "was-killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if stops:
+        if stops or (fault == "ended" and step == 7):
             break
     _write_timeline(run, first, last, step_s)
+    if fault == "unwritten":
+        (run / "snapshots" / "step-000010").rmdir()
     checkpoint = run / "checkpoints" / f"step-{last:06d}"
     checkpoint.mkdir(parents=True)
     (checkpoint / "learner.json").write_text("{}")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from bench.table.collect import ROOT, CollectError, curve, without_machine
+from bench.table.collect import ROOT, curve, without_machine
 
 
 def evaluation(step: int) -> dict[str, Any]:
@@ -25,11 +23,6 @@ def test_the_snapshot_of_an_interruption_is_no_point_of_the_curve() -> None:
     records = [{"step": step, "groups": 4} for step in range(1, 8)]
     found = curve([evaluation(step) for step in (0, 2, 3, 4, 7)], records, [float(s) for s in range(7)], 8, every=2)
     assert [point["step"] for point in found] == [0, 2, 4, 7]
-
-
-def test_a_run_without_an_evaluation_of_its_steps_has_no_result() -> None:
-    with pytest.raises(CollectError, match="no evaluation of any step"):
-        curve([evaluation(0)], [{"step": 1, "groups": 4}], [5.0], group_size=8, every=1)
 
 
 def test_a_result_holds_no_path_of_the_machine() -> None:

@@ -91,6 +91,27 @@ def test_an_arm_that_trains_on_other_batches_is_refused() -> None:
         check_fairness(cells)
 
 
+def test_an_arm_that_has_the_time_for_itself_is_refused_with_the_whole_plan(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    for field, value in (("learner.batch_groups", 16), ("actors.concurrent_groups", 64), ("run.lend_cores", "false")):
+        path.write_text(
+            'arms = ["grpo", "big"]\n[budget]\nsamples = 1280\n[tasks.digits]\nrecipe = "recipes/tiny.toml"\n'
+            f'[custom.big]\nbase = "grpo"\nset = {{"{field}" = {value}}}\n'
+        )
+        # Its runs would be in the same table, even if they are asked for one by one.
+        with pytest.raises(UsageError, match=f"{field} is .* in arm big"):
+            Experiment.read(path, tmp_path, tmp_path, Selection(arms=["big"]))
+
+
+def test_what_a_task_sets_goes_before_what_the_plan_sets() -> None:
+    own = plan(
+        set={"actors.max_tokens": 5, "learner.lr": 1e-3},
+        tasks={"digits": {"recipe": "recipes/tiny.toml", "set": {"actors.max_tokens": 7}}},
+    )
+    found = resolve(make_cell(own, PLACES, "digits", "grpo", 0, root=ROOT))
+    assert (found.actors.max_tokens, found.learner.lr) == (7, 1e-3)
+
+
 def test_what_a_recipe_says_of_schedule_and_estimator_does_not_count(tmp_path: Path) -> None:
     recipe = tmp_path / "own.toml"
     before, said = (
@@ -101,10 +122,16 @@ def test_what_a_recipe_says_of_schedule_and_estimator_does_not_count(tmp_path: P
     text = (ROOT / "recipes" / "tiny.toml").read_text()
     assert before in text
     recipe.write_text(text.replace(before, said))
-    own = plan(tasks={"digits": {"recipe": str(recipe)}})
-    for arm in ("grpo", "rapid-4"):
+    # Neither says a bound: it follows from mode and H.
+    custom = {
+        "late": {"set": {"schedule.broadcast_every": 3}},
+        "turns": {"set": {"schedule.mode": "alternate", "schedule.broadcast_every": 3}},
+    }
+    own, usual = plan(tasks={"digits": {"recipe": str(recipe)}}, custom=custom), plan(custom=custom)
+    for arm, bound in (("grpo", 0), ("rapid-4", 3), ("late", 6), ("turns", 2)):
         theirs = resolve(make_cell(own, PLACES, "digits", arm, 0))
-        ours = resolve(make_cell(plan(), PLACES, "digits", arm, 0, root=ROOT))
+        ours = resolve(make_cell(usual, PLACES, "digits", arm, 0, root=ROOT))
+        assert theirs.schedule.max_staleness == bound
         assert (theirs.schedule, theirs.algorithm) == (ours.schedule, ours.algorithm)
 
 
@@ -127,6 +154,9 @@ def test_an_arm_may_have_a_learning_rate_of_its_own() -> None:
         ({"custom": {"pg": {}}}, "there is an arm of that name"),
         ({"learning_rates": {"values": [1e-5, 1e-4], "task": "digit"}}, "did you mean digits"),
         ({"seed": [1]}, "Extra inputs"),
+        ({"seeds": [0, 1, 0]}, "expected each once"),
+        ({"tasks": {"a/b": {"recipe": "recipes/tiny.toml"}}}, "should match pattern"),
+        ({"custom": {"my arm": {}}}, "should match pattern"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(values: dict[str, Any], message: str) -> None:

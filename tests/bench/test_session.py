@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -52,7 +53,7 @@ def test_a_run_leaves_its_result_and_nothing_else(places: Places) -> None:
     one = cell(places)
     outcome = run_session([one], executor())
     assert outcome.ended == [one.name]
-    assert list(places.work.iterdir()) == []
+    assert [path.name for path in places.work.iterdir()] == [".locks"]
     kept = result(one)
     assert [(point["step"], point["wall_s"], point["samples"]) for point in kept["curve"]] == [
         (5, 5.0, 320),
@@ -110,6 +111,64 @@ def test_a_run_that_died_without_a_checkpoint_begins_anew_and_says_so(
     assert run_session([one], executor()).ended == [one.name]
     assert result(one)["notes"] == ["life 2: begun anew"]
     assert len(result(one)["metrics"]["step"]) == 20
+
+
+def test_a_run_does_not_go_on_with_other_values_than_it_began_with(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stop in ("_evaluate", "_keep"):
+        one, failing = cell(places), executor()
+        monkeypatch.setattr(failing, stop, _raise_interrupted)
+        assert run_session([one], failing).left == [one.name]
+        other, said = dataclasses.replace(one, overrides={**one.overrides, "learner.lr": 1e-3}), []
+        assert run_session([other], executor(said)).ended == [one.name]
+        assert "begun anew" in "".join(said)
+        assert result(one)["config"]["learner"]["lr"] == 1e-3
+        assert [life["how"] for life in result(one)["lives"]] == ["begun"]
+        one.result_path.unlink()
+
+
+def test_a_run_that_somebody_else_ended_goes_on_the_next_time(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_TRAIN", "ended")
+    one = cell(places)
+    assert "ended after step 7 of 20" in run_session([one], executor()).failed[one.name]
+    monkeypatch.setenv("FAKE_TRAIN", "")
+    assert run_session([one], executor()).ended == [one.name]
+    assert (result(one)["steps"], result(one)["notes"]) == (20, ["life 2: resumed"])
+
+
+def test_a_run_at_a_held_lag_does_not_resume(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_TRAIN", "ended")
+    one = cell(places)
+    one = dataclasses.replace(one, overrides={**one.overrides, "schedule.hold_staleness": True})
+    run_session([one], executor())
+    monkeypatch.setenv("FAKE_TRAIN", "")
+    assert run_session([one], executor()).ended == [one.name]
+    assert (result(one)["steps"], result(one)["notes"]) == (20, ["life 2: begun anew"])
+
+
+def test_a_run_without_one_of_its_snapshots_is_repeated(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_TRAIN", "unwritten")
+    one = cell(places)
+    assert "no evaluation of steps [10]" in run_session([one], executor()).failed[one.name]
+    monkeypatch.setenv("FAKE_TRAIN", "")
+    assert run_session([one], executor()).ended == [one.name]
+    assert [point["step"] for point in result(one)["curve"]] == [5, 10, 15, 20]
+
+
+def test_two_sessions_do_each_run_once(places: Places) -> None:
+    cells = [cell(places, seed=seed) for seed in range(3)]
+    inner = []
+
+    def tell(text: str) -> None:
+        # While the first session is at its first run, another one goes through the same plan.
+        if text.startswith("1 of 3"):
+            inner.append(run_session(cells, executor()))
+
+    outer = run_session(cells, Executor(tell, program=FAKE))
+    assert outer.ended == [cells[0].name]
+    assert (inner[0].elsewhere, inner[0].ended) == ([cells[0].name], [cells[1].name, cells[2].name])
+    assert [len(result(each)["lives"]) for each in cells] == [1, 1, 1]
 
 
 def test_a_run_that_was_trained_is_only_evaluated(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

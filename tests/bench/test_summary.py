@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,10 +13,12 @@ import pytest
 
 from bench.table import tune
 from bench.table.arms import LAGS
+from bench.table.asked import check_results
+from bench.table.cell import Cell
 from bench.table.curves import Interval
 from bench.table.draw import draw_all
-from bench.table.experiment import Experiment, Selection, check_results
-from bench.table.summary import Table, load_results, summarise
+from bench.table.experiment import Experiment, Selection
+from bench.table.summary import Table, summarise
 from bench.table.text import interval, percent, render, render_table
 from rapid.config import RunConfig
 from rapid.errors import UsageError
@@ -41,16 +45,24 @@ def result(
         "task": "sums",
         "arm": arm,
         "seed": seed,
+        "overrides": {"schedule.steps": len(curve), "learner.snapshot_every": 1},
         "curve": curve,
         "notes": [],
         "is_diverged": False,
-        "samples": 300,
-        "samples_generated": 450,
+        "steps": len(curve),
+        "wall_s": step_s * len(curve),
+        "samples": 100 * len(curve),
+        "samples_generated": 150 * len(curve),
         "lag_mean": 1.5,
         "lag_max": 3,
         "memory_bytes": {"total": 3 * 2**30},
         "time_s": {"generate": 6.0, "both": 0.0, "train": 3.0, "load": 0.0, "wait": 1.0},
     }
+
+
+def diverge(run: dict[str, Any], *, steps: int) -> dict[str, Any]:
+    """The same, ended by a loss that was not finite on its way to so many steps."""
+    return {**run, "is_diverged": True, "overrides": {"schedule.steps": steps, "learner.snapshot_every": 1}}
 
 
 def table(*results: dict[str, Any], arms: tuple[str, ...] = ("grpo", "rapid-4")) -> Table:
@@ -89,13 +101,24 @@ def test_equal_samples_are_those_that_every_run_has() -> None:
 
 
 def test_a_seed_that_diverged_counts_as_nothing_from_then_on() -> None:
-    diverged = {**result("rapid-4", 1, step_s=5.0, accuracy=(0.4,)), "is_diverged": True}
+    diverged = diverge(result("rapid-4", 1, step_s=5.0, accuracy=(0.4,)), steps=3)
     found = table(result("grpo"), result("rapid-4", 0, step_s=5.0), diverged)
     assert found.equal_samples == 300
     # Curves 0.1, 0.3, 0.5 and 0.4, 0, 0.
     assert found.rows[1].accuracy[1].value == pytest.approx(0.25)
     assert found.curves["rapid-4"][1].times_s == (5.0, 10.0, 15.0)
     assert found.rows[1].time_to_equal_s is None
+
+
+def test_a_seed_that_diverged_before_its_first_evaluation_counts_too_and_not_beyond_its_own_end() -> None:
+    diverged = diverge(result("grpo", 1, step_s=5.0, accuracy=(0.4,)), steps=3)
+    diverged["curve"][0] |= {"step": 0, "wall_s": 0.0, "samples": 0}
+    longer = result("rapid-4", step_s=5.0, accuracy=(0.1, 0.2, 0.4, 0.6))
+    found = table(result("grpo"), diverged, longer)
+    assert found.curves["grpo"][1].steps == (0, 1, 2, 3)
+    assert found.curves["grpo"][1].times_s == (0.0, 5.0, 10.0, 15.0)
+    assert found.rows[0].samples.value == 300
+    assert found.rows[0].accuracy[1].value == pytest.approx(0.25)
 
 
 def test_an_arm_that_trains_longer_is_compared_at_the_samples_and_the_accuracy_of_the_baseline() -> None:
@@ -164,20 +187,50 @@ def test_results_of_another_plan_or_recipe_of_the_same_name_are_refused(tmp_path
     recipe.write_text((ROOT / "recipes" / "tiny.toml").read_text())
     text = f'arms = ["grpo"]\n[budget]\nsamples = 1280\n[tasks.digits]\nrecipe = "{recipe}"\n'
     path.write_text(text)
-    for cell in Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells:
-        cell.result_path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {**cell.overrides, "run.directory": "elsewhere"}
-        config = load_recipe(recipe, cell.sets()[1::2]).model_dump(mode="json")
-        config["learner"]["of_an_older_version"] = 1
-        cell.result_path.write_text(json.dumps({"overrides": kept, "config": config}))
-    check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
-    path.write_text(text.replace("1280", "640"))
-    with pytest.raises(UsageError, match=r"schedule\.steps = 20, now 10: give the plan another name"):
-        check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
+    read = functools.partial(Experiment.read, path, tmp_path / "r", tmp_path / "w", Selection())
+    for cell in read().cells:
+        keep(cell, result("grpo", cell.seed))
+    check_results(read().cells)
+    others = {
+        "1280": ("640", r"schedule\.steps = 20, now 10"),
+        "samples = 1280": ("wall_s = 60", r"schedule\.steps = 20, now 1000000"),
+        "[tasks": ("[evaluation]\nk = [1, 4]\n[tasks", r"evaluation\.k = \[1, 8\], now \[1, 4\]"),
+        "[tasks.": ('[set]\n"run.lend_cores" = false\n[tasks.', r"run\.lend_cores = None, now False"),
+    }
+    for before, (after, message) in others.items():
+        path.write_text(text.replace(before, after))
+        with pytest.raises(UsageError, match=f"{message}: give the plan another name"):
+            check_results(read().cells)
+        # A report does without them, and says so.
+        assert re.search(f"left out: 0.json of grpo on digits, which was run with {message}", read().report())
     path.write_text(text)
-    recipe.write_text(re.sub(r"max_tokens = \d+", "max_tokens = 7", recipe.read_text()))
-    with pytest.raises(UsageError, match=r"actors\.max_tokens = \d+, now 7: give the plan another name"):
-        check_results(Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection()).cells)
+    lines = recipe.read_text()
+    for before, after, message in (
+        (r"max_tokens = \d+", "max_tokens = 7", r"actors\.max_tokens = \d+, now 7"),
+        (r'path = "tiny"', 'path = "tiny-untied"', "model.path = 'tiny', now 'tiny-untied'"),
+    ):
+        assert re.search(before, lines)
+        recipe.write_text(re.sub(before, after, lines))
+        with pytest.raises(UsageError, match=f"{message}: give the plan another name"):
+            check_results(read().cells)
+
+
+def keep(cell: Cell, run: dict[str, Any]) -> None:
+    """Write down a result of this run, as one of another machine and an older version would be."""
+    config = load_recipe(Path(cell.recipe), cell.sets()[1::2]).model_dump(mode="json")
+    config["learner"]["of_an_older_version"] = 1
+    overrides = {**cell.overrides, "run.directory": "elsewhere"}
+    cell.result_path.parent.mkdir(parents=True, exist_ok=True)
+    cell.result_path.write_text(json.dumps({**run, "overrides": overrides, "config": config}))
+
+
+def test_a_result_that_is_damaged_is_named(tmp_path: Path) -> None:
+    read = functools.partial(Experiment.read, ROOT / "bench/plans/try.toml", tmp_path, tmp_path, Selection())
+    path = read().cells[0].result_path
+    path.parent.mkdir(parents=True)
+    path.write_text('{"curve": [')
+    with pytest.raises(UsageError, match=r"0\.json is damaged: .* delete it, and the run is repeated"):
+        read().report()
 
 
 def test_many_arms_are_drawn_in_several_pictures_with_the_baseline_in_each(tmp_path: Path) -> None:
@@ -233,14 +286,29 @@ def test_a_plan_takes_the_learning_rates_that_the_search_found(tmp_path: Path) -
     ]
     unsearched = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection())
     assert unsearched.report() == "no run of p has ended yet"
-    with pytest.raises(UsageError, match="arm grpo: no learning rate was searched for it; run with --tune first"):
+    with pytest.raises(UsageError, match=r"arm grpo: .* is not there; run with --tune first"):
         unsearched.run(None, lambda: False)
-    for cell, last in zip(trials, (0.2, 0.3, 0.5, 0.4), strict=True):
-        cell.result_path.parent.mkdir(parents=True)
-        cell.result_path.write_text(json.dumps(result(cell.arm, accuracy=(last,))))
-    assert len(load_results(tmp_path / "r" / "p")) == 0  # trials are no results
-    cells = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0])).cells
-    assert {cell.arm: cell.overrides["learner.lr"] for cell in cells} == {"grpo": 2e-4, "rapid-4": 1e-4}
+    for cell, last in zip(trials[:3], (0.2, 0.3, 0.5), strict=True):
+        keep(cell, result(cell.arm, accuracy=(last,)))
+    read = functools.partial(Experiment.read, path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0]))
+    assert read().report() == "no run of p has ended yet"  # trials are no results
+    with pytest.raises(UsageError, match=r"arm rapid-4: .*rapid-4@0\.0002/1000\.json .* is not there"):
+        read().run(None, lambda: False)
+    keep(trials[3], result(trials[3].arm, accuracy=(0.4,)))
+    assert rates(read()) == {"grpo": 2e-4, "rapid-4": 1e-4}
+    # A trial that diverged ends with nothing, and one of another search does not count.
+    keep(trials[1], diverge(result(trials[1].arm, accuracy=(0.6,)), steps=20))
+    stranger = dataclasses.replace(trials[0], arm="grpo@0.005", overrides={**trials[0].overrides, "learner.lr": 5e-3})
+    keep(stranger, result(stranger.arm, accuracy=(0.9,)))
+    assert rates(read()) == {"grpo": 1e-4, "rapid-4": 1e-4}
+    path.write_text(path.read_text().replace('task = "digits"', 'task = "digits"\nseed = 7'))
+    with pytest.raises(UsageError, match=r"7\.json of the search for its learning rate is not there"):
+        read().run(None, lambda: False)
+
+
+def rates(experiment: Experiment) -> dict[str, float]:
+    """Learning rates of the runs, by arm."""
+    return {cell.arm: cell.overrides["learner.lr"] for cell in experiment.cells}
 
 
 def test_a_search_for_the_baseline_decides_for_all_arms(tmp_path: Path) -> None:
@@ -249,7 +317,6 @@ def test_a_search_for_the_baseline_decides_for_all_arms(tmp_path: Path) -> None:
     assert [cell.arm for cell in trials] == ["grpo@0.0001", "grpo@0.0002"]
     assert RunConfig(name=trials[0].name).name == "digits.grpo-at-0.0001.1000"
     for cell, last in zip(trials, (0.2, 0.3), strict=True):
-        cell.result_path.parent.mkdir(parents=True)
-        cell.result_path.write_text(json.dumps(result(cell.arm, accuracy=(last,))))
-    cells = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0])).cells
-    assert {cell.arm: cell.overrides["learner.lr"] for cell in cells} == {"grpo": 2e-4, "rapid-4": 2e-4}
+        keep(cell, result(cell.arm, accuracy=(last,)))
+    found = Experiment.read(path, tmp_path / "r", tmp_path / "w", Selection(seeds=[0]))
+    assert rates(found) == {"grpo": 2e-4, "rapid-4": 2e-4}

@@ -126,6 +126,15 @@ def test_staleness_left_out_follows_from_the_mode(schedule: dict[str, object], s
     assert check_config(minimal(schedule=schedule), "test").schedule.max_staleness == staleness
 
 
+def test_a_lag_is_held_in_async_and_by_the_oldest_groups_first() -> None:
+    held = {"hold_staleness": True, "max_staleness": 3}
+    assert 'mode = "alternate"' in problems_of(schedule=held | {"mode": "alternate"})
+    assert 'buffer.sampler = "lag_weighted": expected "fifo"' in problems_of(
+        schedule=held, buffer={"sampler": "lag_weighted"}
+    )
+    assert check_config(minimal(schedule=held), "test").schedule.hold_staleness
+
+
 def test_sync_with_another_interval_is_refused() -> None:
     assert 'mode "sync" expects' in problems_of(schedule={"mode": "sync", "broadcast_every": 2})
 
