@@ -184,8 +184,8 @@ class AlgorithmConfig(Section):
     proximal: Literal["none", "recomputed", "interpolated"] = "none"
     """The policy around which the surrogate is clipped. "none": the one that trains, so that no clip acts.
     "recomputed": that of the last broadcast, by a forward pass with a copy of its weights. "interpolated": between
-    generator and trainer by the token's lag, without one. Read by "decoupled_ppo", which needs one, "tis" and
-    "icepop"."""
+    generator and trainer by the token's lag, without one. Both want `schedule.broadcast_every` of at least 2, or
+    "interpolated" a `proximal_lag`. Read by "decoupled_ppo", which needs one, "tis" and "icepop"."""
     proximal_lag: int | None = Field(None, ge=1)
     """Optimizer steps that the interpolated proximal policy lies behind the one that trains. None follows the last
     broadcast. Read with proximal "interpolated"."""

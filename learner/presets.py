@@ -32,7 +32,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "m2po": {"loss": "m2po", **_GROUP_DEVIATION, "normaliser": "tokens"},
     "raft": {"loss": "sft"},
 }
-"""Of "dr_grpo" `normaliser_tokens` is to be the longest completion, `actors.max_tokens`."""
+"""Of "dr_grpo" `normaliser_tokens` is to be the longest completion, `actors.max_tokens`. "areal" wants
+`schedule.broadcast_every` of at least 2, since its proximal policy is that of the last broadcast."""
 
 
 def describe_preset(name: str) -> str:

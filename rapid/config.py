@@ -67,10 +67,22 @@ class RapidConfig(Section):
         return [
             *self._schedule_problems(),
             *self._batch_problems(),
+            *self._proximal_problems(),
             *self._scaling_problems(),
             *self._reward_problems(),
             *self._transport_problems(),
             *self._evaluation_problems(),
+        ]
+
+    def _proximal_problems(self) -> list[str]:
+        algorithm, every = self.algorithm, self.schedule.broadcast_every
+        if algorithm.proximal == "none" or algorithm.proximal_lag is not None or every > 1:
+            return []
+        return [
+            f'algorithm.proximal = "{algorithm.proximal}" with schedule.broadcast_every = {every}, where the weights '
+            "of the last broadcast are those that train, so that every ratio is 1 and nothing is clipped: expected "
+            'algorithm.proximal = "interpolated" with algorithm.proximal_lag = 1, or schedule.broadcast_every of at '
+            "least 2"
         ]
 
     def _evaluation_problems(self) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from learner.presets import PRESETS
 from rapid.errors import ConfigError, UsageError
 from rapid.recipe import check_config, load_recipe, shipped_recipes
 
@@ -70,6 +71,26 @@ def test_a_preset_is_answered_with_what_to_write() -> None:
 
 def test_decoupled_ppo_without_proximal_logprobs_is_refused() -> None:
     assert "algorithm.proximal 'none'" in problems_of(algorithm={"loss": "decoupled_ppo"})
+
+
+@pytest.mark.parametrize("loss", ["decoupled_ppo", "tis", "icepop"])
+@pytest.mark.parametrize("proximal", ["recomputed", "interpolated"])
+def test_a_proximal_policy_that_is_always_the_trainer_is_refused(loss: str, proximal: str) -> None:
+    algorithm = {"loss": loss, "proximal": proximal}
+    text = problems_of(algorithm=algorithm)
+    assert f'algorithm.proximal = "{proximal}" with schedule.broadcast_every = 1' in text
+    assert 'algorithm.proximal = "interpolated" with algorithm.proximal_lag = 1' in text
+    check_config(minimal(algorithm=algorithm, schedule={"broadcast_every": 2}), "test")
+    check_config(minimal(algorithm={"loss": loss, "proximal": "interpolated", "proximal_lag": 1}), "test")
+
+
+def test_every_preset_but_one_runs_at_a_broadcast_every_step() -> None:
+    refused = {"areal"}
+    for name, switches in PRESETS.items():
+        if name not in refused:
+            check_config(minimal(algorithm=switches), "test")
+        check_config(minimal(algorithm=switches, schedule={"broadcast_every": 2}), "test")
+    assert "schedule.broadcast_every of at least 2" in problems_of(algorithm=PRESETS["areal"])
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])
