@@ -26,6 +26,7 @@ if not torch.cuda.is_available():
 import deepspeed
 
 from learner.config import LearnerConfig
+from learner.dropout import switch_off_dropout
 from learner.gradient_sums import spare_passes
 from learner.packing import MicroBatch
 from learner.policy import prepare_model, token_logprobs
@@ -79,6 +80,8 @@ class TrainingEngine:
         model.to(ranks.device)
         self.shares_prompts = prepare_model(model, config.row_layout)
         """Whether completions of a group may share a row."""
+        switch_off_dropout(model)
+        # Gradient checkpointing wants the training mode.
         policy = Policy(model.train())
         self._deepspeed = _initialize(policy, config, self._stage, dtype)
 
