@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from learner.presets import PRESETS, describe_preset
 from protocol.config import Section
+from protocol.spelling import nearest_name
 
 LossName = Literal[
     "rapid",
@@ -213,9 +214,15 @@ class AlgorithmConfig(Section):
     @field_validator("loss", mode="before")
     @classmethod
     def _refuse_presets(cls, value: Any) -> Any:
-        if isinstance(value, str) and value in PRESETS and value not in get_args(LossName):
-            raise ValueError(f"not a loss but a preset of switches: write {describe_preset(value)}")
-        return value
+        losses = get_args(LossName)
+        if not isinstance(value, str) or value in losses:
+            return value
+        # Presets compete with losses, lest a misspelt one is taken for a loss that it is not.
+        near = nearest_name(value, (*PRESETS, *losses))
+        if near is None or near in losses:
+            return value
+        question = " but" if near == value else f"; did you mean {near!r}? It is"
+        raise ValueError(f"not a loss{question} a preset of switches: write {describe_preset(near)}")
 
     @model_validator(mode="after")
     def _check(self) -> AlgorithmConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from protocol.spelling import nearest_name
 from rapid.config import RapidConfig
 from rapid.errors import ConfigError, UsageError
 
@@ -96,8 +96,8 @@ def _nearest_choice(fault: Any) -> str:
     if fault["type"] not in ("literal_error", "enum") or not isinstance(fault["input"], str):
         return ""
     choices = re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-    near = difflib.get_close_matches(fault["input"], choices, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest_name(fault["input"], choices)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _without_none(annotation: Any) -> Any:
@@ -114,7 +114,7 @@ def _nearest(location: tuple[Any, ...]) -> str:
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return ""
         model = annotation
-    near = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1, cutoff=0.5)
+    near = nearest_name(str(location[-1]), model.model_fields)
     if near:
-        return f"; did you mean {'.'.join(map(str, (*location[:-1], near[0])))}?"
+        return f"; did you mean {'.'.join(map(str, (*location[:-1], near)))}?"
     return f"; known here: {', '.join(model.model_fields)}"

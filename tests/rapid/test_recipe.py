@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.presets import PRESETS
+from learner.presets import PRESETS, describe_preset
 from rapid.errors import ConfigError, UsageError
 from rapid.recipe import check_config, load_recipe, shipped_recipes
 
@@ -67,6 +67,33 @@ def test_an_unknown_choice_names_the_nearest() -> None:
 def test_a_preset_is_answered_with_what_to_write() -> None:
     text = problems_of(algorithm={"loss": "dr_grpo"})
     assert 'write loss = "grpo", baseline = "plain", normaliser = "constant"' in text
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("GRPO", "grpo"), ("GSPO", "gspo"), ("decoupledppo", "decoupled_ppo"), ("Rapid", "rapid"), ("ice-pop", "icepop")],
+)
+def test_a_misspelt_loss_is_answered_with_the_loss(written: str, meant: str) -> None:
+    assert f"did you mean {meant!r}?" in problems_of(algorithm={"loss": written})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("drgrpo", "dr_grpo"),
+        ("dr-grpo", "dr_grpo"),
+        ("dr_gpro", "dr_grpo"),
+        ("dappo", "dapo"),
+        ("DAPO", "dapo"),
+        ("rlooo", "rloo"),
+        ("RLOO", "rloo"),
+        ("A3PO", "a3po"),
+    ],
+)
+def test_a_misspelt_preset_is_answered_with_what_to_write(written: str, meant: str) -> None:
+    text = problems_of(algorithm={"loss": written})
+    assert f"algorithm.loss = {written!r}: not a loss; did you mean {meant!r}?" in text
+    assert f"write {describe_preset(meant)}" in text
 
 
 def test_decoupled_ppo_without_proximal_logprobs_is_refused() -> None:
