@@ -72,12 +72,15 @@ class Updater:
         micro_batches = self.lay_out(batch)
         extras = self.anchors.measure(batch, micro_batches)
         cosine = self._cosine(batch, micro_batches, extras) if with_cosine else None
-        found_T = torch.zeros(2, batch.num_tokens)
+        found_T, is_spoilt_N = torch.zeros(2, batch.num_tokens), torch.zeros(batch.num_groups)
         sums: dict[str, torch.Tensor] = {}
         for position, micro_batch in enumerate(micro_batches):
             found_K, metrics = self._accumulate(batch, micro_batch, extras, is_last=position == len(micro_batches) - 1)
             found_T[:, micro_batch.token_index] = found_K.cpu()
+            if not bool(metrics["loss"].isfinite()):
+                is_spoilt_N[list(micro_batch.groups)] = 1.0
             sums = {name: sums.get(name, 0.0) + value for name, value in metrics.items()}
+        self._require_finite_losses(is_spoilt_N)
         grad_norm = self._engine.step(lr)
         self.anchors.advance()
         update = self._describe(batch, found_T, sums, grad_norm, len(micro_batches))
@@ -110,14 +113,18 @@ class Updater:
         """One micro-batch's gradient; its (2, K) log-probabilities and clipped tokens, and its metrics."""
         logprobs_K, entropy_K = self._token_logprobs(micro_batch)
         loss, metrics, clipped_K = self._loss(batch, micro_batch, extras, logprobs_K, entropy_K)
-        if not bool(loss.detach().isfinite()):
-            raise NonFiniteGradientError(
-                f"loss is {loss.detach()} on groups {micro_batch.groups}, expected a finite number"
-            )
         self._engine.backward(loss, is_last=is_last)
         if entropy_K is not None:
             metrics["entropy"] = entropy_K.detach().sum() / batch.num_tokens
         return torch.stack([logprobs_K.detach(), clipped_K]), metrics
+
+    def _require_finite_losses(self, is_spoilt_N: torch.Tensor) -> None:
+        """Raise on all ranks alike where one of them has a loss that is not finite: all meet in the step."""
+        groups = self._ranks.sum(is_spoilt_N.to(self._ranks.device)).nonzero().flatten().tolist()
+        if groups:
+            raise NonFiniteGradientError(
+                f"the loss of groups {groups} is not finite, expected a finite number; the weights are unchanged"
+            )
 
     def _token_logprobs(self, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
         has_bonus = self._algorithm.entropy_coefficient > 0

@@ -12,6 +12,7 @@ import torch
 import xxhash
 from safetensors.torch import load_file
 
+from learner.batch import build_batch, split_groups
 from learner.checkpoint import list_checkpoints, read_info
 from learner.config import AlgorithmConfig
 from learner.engine import NonFiniteGradientError
@@ -20,7 +21,7 @@ from learner.scripted_hub import ScriptedHub
 from protocol.config import ScheduleConfig
 from protocol.errors import RefusedError
 from protocol.group import Group
-from protocol.version import PolicyVersion
+from protocol.version import Lineage, PolicyVersion
 from telemetry.run_dir import RunDirectory
 from tests.learner.learner_kit import learner_config, make_groups, make_model, make_settings, run_ranks
 
@@ -196,6 +197,33 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_committed(model_dir:
     assert [str(manifest.version) for manifest in hub.manifests] == ["1.0", "1.1"]
     note = json.loads((tmp_path / "learner-failure.json").read_text())
     assert (note["step"], note["batch_id"], note["entries"]) == (2, "batch-1.1", ["0:4", "0:5", "0:6", "0:7"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_loss_that_is_not_finite_on_another_rank_stops_all_and_leaves_a_note(
+    zero_stage: int, model_dir: Path, tmp_path: Path
+) -> None:
+    def poisoned(version: PolicyVersion) -> list[Group]:
+        groups = make_groups(model_dir, version)
+        _, (second, *_) = split_groups(build_batch(groups, Lineage(), version).group_tokens(), 2)
+        rewards = np.array([3e38, -3e38, 3e38], dtype=np.float32)
+        groups[second] = msgspec.structs.replace(groups[second], rewards=rewards)
+        return groups
+
+    hub = ScriptedHub(poisoned)
+    settings = make_settings(tmp_path, model_dir, hub.address, learner=learner_config(zero_stage=zero_stage))
+    values = settings.model_dump(mode="json", exclude={"rank", "world_size", "master_port"})
+    values["learner"]["ranks"] = 2
+    try:
+        with pytest.raises(AssertionError, match=r"step 1, batch batch-1\.0: the loss of groups .* is not finite"):
+            run_ranks(RUN_RANK, [json.dumps(values)], 2)
+    finally:
+        hub.close()
+    assert [event for event in hub.events if event[0] in ("commit", "settle")] == []
+    note = json.loads((tmp_path / "learner-failure.json").read_text())
+    assert (note["step"], note["batch_id"]) == (1, "batch-1.0")
 
 
 def test_published_weights_are_those_of_the_checkpoint(model_dir: Path, tmp_path: Path) -> None:
