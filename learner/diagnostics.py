@@ -84,7 +84,8 @@ def _describe(
         shares = {
             "ratio_mean": float(ratios.mean()),
             "clipped_fraction": float(unit_clipped.mean()),
-            "ess_fraction": effective_sample_fraction(ratios),
+            # Of one scale all weights have the same share; relative to the largest they cannot all underflow.
+            "ess_fraction": effective_sample_fraction((unit_log_ratios - unit_log_ratios.max()).exp()),
         }
     # Rounding takes what is nearly 0 below it.
     kl = (exp_ratio(token_log_ratios) - 1 - token_log_ratios).clamp(min=0)

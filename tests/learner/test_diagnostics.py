@@ -115,6 +115,14 @@ def test_effective_sample_fraction_of_equal_and_of_lone_weights():
     assert effective_sample_fraction(torch.tensor([1.0, 0, 0, 0])) == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("shift", [-900.0, -400.0, 15.0, 900.0])
+def test_effective_sample_fraction_does_not_depend_on_the_scale_of_the_weights(shift):
+    log_ratios, zeros = torch.tensor([0.0, 0.0, math.log(2.0)]) + shift, torch.zeros(3)
+    found = batch_diagnostics(log_ratios, zeros, zeros.long(), torch.arange(3), zeros, level="sequence")
+    assert found["ess_fraction"] == pytest.approx((1 + 1 + 2) ** 2 / (3 * (1 + 1 + 4)), rel=1e-4)
+    assert found["by_lag"][0]["ess_fraction"] == found["ess_fraction"]
+
+
 def test_diagnostics_are_plain_numbers_that_json_takes():
     found = diagnose()
     told = json.loads(json.dumps(found))
