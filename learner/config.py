@@ -279,11 +279,11 @@ class AlgorithmConfig(Section):
         low, high = self.weight_clip_low, self.weight_clip
         if low is not None and high is not None and low >= high:
             yield f"algorithm.weight_clip_low is {low}: expected less than algorithm.weight_clip, {high}"
-        is_movable = (low, high) != (None, None) and (low is None or low <= 1) and (high is None or high >= 1)
+        is_movable = {low, high} - {None, 1.0} and (low is None or low <= 1) and (high is None or high >= 1)
         if self.clip_lag_factor != 1.0 and not is_movable:
             yield (
                 f"algorithm.clip_lag_factor is {self.clip_lag_factor} with weight_clip {high} and weight_clip_low "
-                f"{low}: expected a clip that it moves, from above at 1 or more, from below at 1 or less"
+                f"{low}: expected a clip that it moves, from above at more than 1 or from below at less than 1"
             )
         if self.mask_low is not None and self.mask_high is not None and self.mask_low >= self.mask_high:
             yield f"algorithm.mask_low is {self.mask_low}: expected less than algorithm.mask_high, {self.mask_high}"

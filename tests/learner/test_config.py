@@ -60,6 +60,9 @@ def test_a_switch_that_the_loss_does_not_read_is_refused(loss, field, value):
         ({"clip_lag_factor": 0.5, "weight_clip": None}, "expected a clip that it moves"),
         ({"clip_lag_factor": 0.5, "weight_clip": 0.9}, "expected a clip that it moves"),
         ({"clip_lag_factor": 0.5, "weight_clip_low": 1.1}, "expected a clip that it moves"),
+        # 1 + (1 − 1)·f^l is 1 at any lag.
+        ({"clip_lag_factor": 0.5, "weight_clip": 1.0}, "expected a clip that it moves"),
+        ({"clip_lag_factor": 0.5, "weight_clip": None, "weight_clip_low": 1.0}, "expected a clip that it moves"),
         ({"weight_clip_low": 2.5}, "less than algorithm.weight_clip, 2.0"),
         ({"loss": "icepop", "mask_low": 6.0}, "less than algorithm.mask_high, 5.0"),
         ({"kl_estimator": "k1"}, "no reference model: set a kl_coefficient"),
@@ -69,6 +72,11 @@ def test_a_switch_that_the_loss_does_not_read_is_refused(loss, field, value):
 def test_switches_that_do_not_go_together_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         AlgorithmConfig(**options)
+
+
+@pytest.mark.parametrize("bounds", [{"weight_clip": 1.0, "weight_clip_low": 0.5}, {"weight_clip_low": 1.0}])
+def test_one_clip_that_the_lag_moves_is_enough(bounds):
+    AlgorithmConfig(clip_lag_factor=0.5, **bounds)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
