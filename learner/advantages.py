@@ -33,10 +33,12 @@ def group_advantages(
     *,
     baseline: str,
     advantage_scale: str,
+    scale_rewards: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and baselines, both (C,), detached.
 
-    Arguments: rewards (C,), importance weights (C,), group_of int64 (C,) with groups numbered from 0.
+    Arguments: rewards (C,), importance weights (C,), group_of int64 (C,) with groups numbered from 0. `scale_rewards`
+    (C,), the rewards themselves where it is None, are those whose deviation divides with "std".
     Raises ValueError for shapes that differ, an unknown switch, or a group of one with "leave_one_out".
     """
     if not rewards.shape == weights.shape == group_of.shape or rewards.ndim != 1:
@@ -49,7 +51,7 @@ def group_advantages(
     advantages = rewards - baselines
     if advantage_scale == "std":
         # Of equal rewards a weighted baseline leaves something off-policy, which must not be divided by nearly nothing.
-        deviations = _deviations(rewards, group_of)
+        deviations = _deviations(rewards if scale_rewards is None else scale_rewards.detach(), group_of)
         advantages = torch.where(deviations > MIN_DEVIATION, advantages / deviations, torch.zeros_like(advantages))
     elif advantage_scale != "none":
         raise ValueError(f'advantage_scale is {advantage_scale!r}, expected "none" or "std"')

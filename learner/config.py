@@ -163,8 +163,8 @@ class AlgorithmConfig(Section):
     mean of rewards, "leave_one_out" mean of weight·reward of the others, "self_normalised" weighted mean divided
     by the mean weight, "none" nothing. Not read by "sft"."""
     advantage_scale: AdvantageScale = "none"
-    """"std" divides advantages by the standard deviation of the rewards of their group; "none" does not. Not read by
-    "sft"."""
+    """"std" divides advantages by the standard deviation of the rewards of their group, before a penalty "k1"; "none"
+    does not. Not read by "sft"."""
     normaliser: Normaliser = "completion"
     """What divides the sum over tokens: "completion" nothing but the number of completions, "length" each
     completion's own length, "tokens" the number of tokens of the batch (then not the number of completions),

@@ -35,8 +35,8 @@ def batch_diagnostics(
         logprob_diff_mean    mean |log μ − log π| over the tokens of completions wholly of lag 0; None where there are
             none. A completion that weights changed under is left out: its later tokens were drawn over the KV cache
             of earlier weights, so that even equal programs differ on them.
-        by_lag    {lag: the same for its tokens, with ratio quantiles and counts}; a completion whose tokens have
-                  several lags counts, at the levels of completions, under its largest
+        by_lag    {lag: the same but logprob_diff_mean for its tokens, with ratio quantiles and counts}; a completion
+                  whose tokens have several lags counts, at the levels of completions, under its largest
 
     Raises ValueError for shapes that differ and for an empty batch.
     """

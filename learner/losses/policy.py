@@ -80,7 +80,8 @@ def policy_loss(tokens: Tokens, switches: Switches, *, num_groups: int, num_toke
     Metrics, each a mean over groups of the mean over their completions, in which each token counts alike: `loss`,
     `advantage_abs`, `weight` (what multiplies A ∇log π before a clip cuts it), `clipped`, and `kl_reference` (k3, in
     nats a token) where a reference is given.
-    Raises ValueError for counts below the tokens' own, for unknown switches, and for tensors that a switch needs.
+    Raises ValueError for `num_tokens` below the tokens' own and `num_groups` below 1, for unknown switches, and for
+    tensors that a switch needs.
     """
     if num_groups < 1 or num_tokens < len(tokens.trainer):
         raise ValueError(
@@ -147,13 +148,19 @@ def completion_advantages(tokens: Tokens, switches: Switches, weights: torch.Ten
         return (tokens.rewards >= switches.sft_reward).to(tokens.held.dtype)
     if switches.loss == "m2po":
         weights = torch.ones_like(weights)
-    rewards = tokens.rewards.to(tokens.held.dtype)
+    rewards = task_rewards = tokens.rewards.to(tokens.held.dtype)
     if switches.kl_coefficient > 0 and switches.kl_estimator == "k1":
         log_ratios = tokens.held - require(tokens.reference, "reference", "kl_coefficient")
         rewards = penalised_rewards(rewards, log_ratios, tokens.completion_of, switches.kl_coefficient)
     weights_C = mean_by_completion(weights, tokens.completion_of, tokens.num_completions)
     return group_advantages(
-        rewards, weights_C, tokens.group_of, baseline=switches.baseline, advantage_scale=switches.advantage_scale
+        rewards,
+        weights_C,
+        tokens.group_of,
+        baseline=switches.baseline,
+        advantage_scale=switches.advantage_scale,
+        # In a group of equal rewards the penalties' own deviation would cancel β: their size would not matter.
+        scale_rewards=task_rewards,
     )[0]
 
 

@@ -202,6 +202,18 @@ def test_k1_is_taken_from_the_reward():
     assert float(metrics["kl_reference"]) == pytest.approx((math.exp(-0.5) - 1 + 0.5) / 2, rel=1e-5)
 
 
+def test_the_deviation_beside_k1_is_that_of_the_rewards_of_the_task():
+    options = {"loss": "policy_gradient", "baseline": "plain", "advantage_scale": "std", "kl_estimator": "k1"}
+    reference = {"reference": torch.tensor([-1.5, -2.5, -1.0])}
+    # As above 0.7 and 0.5 around 0.6; the rewards 1 and 0.5 deviate by 0.5 / √2.
+    _, gradient, _, _ = by_hand(extras=reference, kl_coefficient=0.3, **options)
+    assert gradient == pytest.approx([-0.05 * 2**1.5, -0.05 * 2**1.5, 0.05 * 2**1.5], abs=1e-6)
+    # Of equal rewards only the penalties differ: divided by their own deviation they would give ±0.707 at any β.
+    for beta in (0.001, 0.3):
+        _, gradient, _, _ = by_hand(torch.ones(2), extras=reference, kl_coefficient=beta, **options)
+        assert gradient == [0, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("estimator", "slopes"),
     [
