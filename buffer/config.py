@@ -38,7 +38,9 @@ class BufferConfig(Section):
     stale_policy: StalePolicy = StalePolicy.REQUEUE
     """"requeue" generates the prompt of a group beyond the bound once more, "drop" gives it up. Both are counted."""
     filter_zero_signal: bool = True
-    """Whether a group whose rewards are all equal is filtered, since its advantages are zero."""
+    """Whether a group whose rewards are all equal is filtered, since its completions do not differ in worth. Its
+    advantages are zero on-policy, but not on stale tokens with the baselines "weighted" and "leave_one_out", and a KL
+    or entropy term would train on it, too."""
     max_attempts: int = Field(3, ge=1)
     """Failed attempts after which a prompt becomes a dead letter."""
     lease_s: float = Field(120.0, gt=0)

@@ -100,7 +100,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def is_without_signal(self) -> bool:
-        """Whether all rewards are equal, so that a group-relative advantage is zero."""
+        """Whether all rewards are equal, so that no completion is worth more than another.
+
+        Advantages are zero then on-policy, and off-policy where the baseline has no weights, or divides by them.
+        """
         return bool((self.rewards == self.rewards[0]).all())
 
     def versions(self) -> list[PolicyVersion]:
