@@ -106,7 +106,6 @@ def test_the_cosine_of_gradients_is_measured_every_so_many_steps(model_dir: Path
     hub.close()
     found = [record["diagnostics"].get("gradient_cosine") for record in RunDirectory.open(tmp_path).read_metrics()]
     assert [cosine is None for cosine in found] == [True, False, True, False]
-    assert all(-1 <= cosine <= 1 for cosine in found if cosine is not None)
 
 
 def test_every_step_leaves_a_record_of_the_contract(model_dir: Path, tmp_path: Path) -> None:
