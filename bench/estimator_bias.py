@@ -12,6 +12,9 @@ generator of lag l. Groups of 8 completions are drawn from the generator, and th
     cosine      of the angle between E ĝ and g: Adam forgives a wrong length, and nothing forgives a wrong direction
     spread      √(trace of the covariance of ĝ over single groups) / |g|
     error       √(bias² + spread² / 24) of a batch of 24 groups, as a share of |g|
+
+A second table has the baselines at several pass rates, with all groups and with those alone whose rewards differ, as
+`buffer.filter_zero_signal` has it: the others then count as gradients of 0, so that a length can be told.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,10 +38,11 @@ CHUNK = 10_000
 M2_THRESHOLD = 0.04
 
 RECOMPUTED = "recomputed"
-"""Not a switch: the proximal policy is the one that trains, as at the first update on a batch."""
+"""Not a switch: how far back the proximal policy lies, as a share of the lag. At 0 it is the one that trains, as it is
+at a broadcast every step, which a run refuses; at 1 the one that generated."""
 UNCLIPPED = {"loss": "rapid", "weight_clip": None, "baseline": "leave_one_out"}
 ESTIMATORS: dict[str, dict] = {
-    # The clip, with a baseline that adds nothing.
+    # The clip, with a baseline that adds nothing unless the weights are clipped.
     "sequence, no clip": UNCLIPPED,
     "sequence, clip 5": {**UNCLIPPED, "weight_clip": 5.0},
     "sequence, clip 3": {**UNCLIPPED, "weight_clip": 3.0},
@@ -52,6 +57,7 @@ ESTIMATORS: dict[str, dict] = {
     "length-normalised, no clip": {**UNCLIPPED, "weight_level": "length_normalised"},
     "no weight (policy_gradient)": {"loss": "policy_gradient", "baseline": "leave_one_out"},
     # The baseline, without a clip.
+    "clip 2, no baseline": {**UNCLIPPED, "weight_clip": 2.0, "baseline": "none"},
     "no clip, no baseline": {**UNCLIPPED, "baseline": "none"},
     "no clip, plain baseline": {**UNCLIPPED, "baseline": "plain"},
     "no clip, weighted baseline": {**UNCLIPPED, "baseline": "weighted"},
@@ -71,10 +77,24 @@ ESTIMATORS: dict[str, dict] = {
     },
     "CISPO, TIS: token, clip 2": {"loss": "cispo", "baseline": "leave_one_out"},
     "IcePop 0.5 to 5": {"loss": "icepop", "baseline": "leave_one_out", "mask_low": 0.5},
-    "decoupled PPO, interpolated": {"loss": "decoupled_ppo", "baseline": "leave_one_out"},
-    "decoupled PPO, recomputed": {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: True},
+    "decoupled PPO, interpolated, s = 1": {"loss": "decoupled_ppo", "baseline": "leave_one_out"},
+    "decoupled PPO, recomputed, H = 1": {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: 0.0},
+    "decoupled PPO, recomputed, s = lag/2": {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: 0.5},
+    "decoupled PPO, recomputed, s = lag": {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: 1.0},
     "M2PO 0.04": {"loss": "m2po", "baseline": "leave_one_out"},
 }
+PASS_RATES, PASS_RATE_LAG = ((8, 1.0), (32, 1.0), (32, 2.0), (32, 2.5), (32, 3.0)), 8
+"""Where the baselines are compared: steps of the line, and what its logits are multiplied by. A factor raises the pass
+rate and leaves the KL of a lag as it is; a longer line would take it down, too."""
+BASELINES: dict[str, tuple[dict, float]] = {
+    "weighted (RAPID)": ({"loss": "rapid"}, 0.0),
+    "weighted, rewards + 1": ({"loss": "rapid"}, 1.0),
+    "leave-one-out": ({"loss": "rapid", "baseline": "leave_one_out"}, 0.0),
+    "self-normalised": ({"loss": "rapid", "baseline": "self_normalised"}, 0.0),
+    "plain": ({"loss": "rapid", "baseline": "plain"}, 0.0),
+    "none": ({"loss": "rapid", "baseline": "none"}, 0.0),
+}
+"""All with sequence weights clipped at 2, and what is added to every reward, which leaves the true gradient alone."""
 
 
 @dataclass(frozen=True)
@@ -143,18 +163,37 @@ def make_line(task: Task, num_steps: int, seed: int = 1) -> list[torch.Tensor]:
     return line
 
 
+def make_sharp_line(task: Task, num_steps: int, factor: float, seed: int = 1) -> list[torch.Tensor]:
+    """The same with all logits multiplied, which makes policies surer of what is right."""
+    return [factor * logits for logits in make_line(task, num_steps, seed)]
+
+
 @dataclass(frozen=True)
 class Sample:
     """N groups of completions drawn from a generator."""
 
     task: Task
-    trainer: torch.Tensor
-    """Logits of the policy that trains."""
-    generator: torch.Tensor
-    """Logits of the policy that drew."""
+    line: Sequence[torch.Tensor]
+    """Logits of successive policies, oldest first; the newest trains."""
     lag: int
     drawn: torch.Tensor
     """int64 (N, G), which completions."""
+
+    @property
+    def trainer(self) -> torch.Tensor:
+        """Logits of the policy that trains."""
+        return self.line[-1]
+
+    @property
+    def generator(self) -> torch.Tensor:
+        """Logits of the policy that drew."""
+        return self.line[-1 - self.lag]
+
+    @property
+    def has_signal(self) -> torch.Tensor:
+        """bool (N,), whether the rewards of a group differ."""
+        rewards = self.task.rewards[self.drawn]
+        return (rewards != rewards[:, :1]).any(1)
 
     @property
     def kl(self) -> float:
@@ -185,11 +224,10 @@ class Sample:
 
 def draw(task: Task, line: list[torch.Tensor], lag: int, num_groups: int, seed: int = 2) -> Sample:
     """Groups of the generator that lies `lag` steps before the newest policy of the line."""
-    trainer, generator = line[-1], line[-1 - lag]
     random = torch.Generator().manual_seed(1000 * seed + lag)
-    shares = task.logprobs(generator).sum(1).exp()
+    shares = task.logprobs(line[-1 - lag]).sum(1).exp()
     drawn = torch.multinomial(shares, num_groups * GROUP_SIZE, replacement=True, generator=random)
-    return Sample(task, trainer, generator, lag, drawn.view(num_groups, GROUP_SIZE))
+    return Sample(task, line, lag, drawn.view(num_groups, GROUP_SIZE))
 
 
 def group_gradients(sample: Sample, options: dict) -> torch.Tensor:
@@ -200,11 +238,7 @@ def group_gradients(sample: Sample, options: dict) -> torch.Tensor:
     if switches.loss == "m2po":
         extras["kept"] = kept_tokens(tokens, switches, M2_THRESHOLD)
     if switches.loss == "decoupled_ppo":
-        assert tokens.lags is not None
-        is_recomputed = RECOMPUTED in options
-        extras["proximal"] = (
-            tokens.held if is_recomputed else interpolate_proximal(tokens.held, tokens.generator, tokens.lags, 1)
-        )
+        extras["proximal"] = _proximal(sample, tokens, table, options.get(RECOMPUTED))
     if extras:
         tokens, table = sample.tokens(**extras)
     # With a count of one the loss is the sum over groups, each of which is an estimate.
@@ -219,16 +253,30 @@ def group_gradients(sample: Sample, options: dict) -> torch.Tensor:
     return total.index_add(0, owners, slopes).view(len(sample.drawn), -1)
 
 
-def measure(sample: Sample, options: dict) -> dict[str, float]:
-    """Bias, its standard error, direction and spread of an estimator; see the top of this file."""
+def _proximal(sample: Sample, tokens: Tokens, table: torch.Tensor, share: float | None) -> torch.Tensor:
+    """log π_prox of each token: that of a policy of the line, or without a share interpolated one step back."""
+    if share is None:
+        assert tokens.lags is not None
+        return interpolate_proximal(tokens.held, tokens.generator, tokens.lags, 1)
+    steps = int(share * sample.lag)
+    return sample.task.logprobs(sample.line[-1 - steps])[table[:, 0], table[:, 1]]
+
+
+def measure(sample: Sample, options: dict, *, is_filtered: bool = False) -> dict[str, float]:
+    """Bias, its standard error, direction and spread of an estimator; see the top of this file.
+
+    `is_filtered` counts groups whose rewards are all equal as gradients of 0.
+    """
     truth = sample.task.gradient(sample.trainer).flatten()
     size = float(truth.norm())
     count, total, squares = len(sample.drawn), torch.zeros_like(truth), 0.0
     # M2PO's mask belongs to the whole sample; all else is by group, and can be cut.
     chunk = count if options["loss"] == "m2po" else CHUNK
     for start in range(0, count, chunk):
-        part = Sample(sample.task, sample.trainer, sample.generator, sample.lag, sample.drawn[start : start + chunk])
+        part = replace(sample, drawn=sample.drawn[start : start + chunk])
         found = group_gradients(part, options)
+        if is_filtered:
+            found = found * part.has_signal[:, None]
         total, squares = total + found.sum(0), squares + float(found.square().sum())
     mean = total / count
     variance = (squares / count - float(mean.square().sum())) * count / (count - 1)
@@ -247,7 +295,7 @@ def measure(sample: Sample, options: dict) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all estimators at all lags."""
+    """Measure all estimators at all lags, and the baselines at all pass rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=100_000, help="groups drawn for each lag")
     parser.add_argument("--seed", type=int, default=2, help="of rewards, policies and draws")
@@ -261,9 +309,30 @@ def main() -> None:
             rows.append({"lag": lag, "kl": sample.kl, "estimator": name, **measure(sample, switches)})
         print(f"lag {lag}: KL {sample.kl:.4f} nats a token", flush=True)
     print_table(rows)
+    pass_rates = measure_pass_rates(task, options.groups, options.seed)
+    print_pass_rates(pass_rates)
     RESULT.parent.mkdir(exist_ok=True)
     command = f"python -m bench.estimator_bias --groups {options.groups} --seed {options.seed}"
-    RESULT.write_text(json.dumps({"command": command, "group_size": GROUP_SIZE, "rows": rows}, indent=1) + "\n")
+    result = {"command": command, "group_size": GROUP_SIZE, "rows": rows, "pass_rates": pass_rates}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure_pass_rates(task: Task, num_groups: int, seed: int) -> list[dict]:
+    """The baselines at one lag before several policies of the line, with all groups and with the filter."""
+    rows = []
+    for steps, factor in PASS_RATES:
+        sample = draw(task, make_sharp_line(task, steps, factor, seed + 1), PASS_RATE_LAG, num_groups, seed + 2)
+        place = {
+            "pass_rate": float(task.expected_reward(sample.trainer)),
+            "kl": sample.kl,
+            "groups_with_signal": float(sample.has_signal.double().mean()),
+        }
+        for name, (switches, shift) in BASELINES.items():
+            shifted = replace(sample, task=replace(task, rewards=task.rewards + shift))
+            for is_filtered in (False, True):
+                found = measure(shifted, switches, is_filtered=is_filtered)
+                rows.append({**place, "baseline": name, "is_filtered": is_filtered, **found})
+    return rows
 
 
 def print_table(rows: list[dict]) -> None:
@@ -275,6 +344,20 @@ def print_table(rows: list[dict]) -> None:
     for name in dict.fromkeys(row["estimator"] for row in rows):
         cells = [_cell(row) for row in rows if row["estimator"] == name]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def print_pass_rates(rows: list[dict]) -> None:
+    """Markdown: a baseline a line, with all groups and with the filter, and the cells of the table above."""
+    places = {row["pass_rate"]: row for row in rows}
+    print("| baseline | groups | " + " | ".join(f"pass rate {rate:.2f}" for rate in places) + " |")
+    print("|---" * (len(places) + 2) + "|")
+    print("| KL, nats a token | | " + " | ".join(f"{place['kl']:.3f}" for place in places.values()) + " |")
+    shares = [f"{100 * place['groups_with_signal']:.0f} %" for place in places.values()]
+    print("| groups with signal | | " + " | ".join(shares) + " |")
+    for name in BASELINES:
+        for is_filtered in (False, True):
+            cells = [_cell(row) for row in rows if (row["baseline"], row["is_filtered"]) == (name, is_filtered)]
+            print(f"| {name} | {'filtered' if is_filtered else 'all'} | " + " | ".join(cells) + " |")
 
 
 def _cell(row: dict) -> str:

@@ -10,11 +10,13 @@ import torch
 from bench.estimator_bias import (
     ESTIMATORS,
     GROUP_SIZE,
+    RECOMPUTED,
     UNCLIPPED,
     Sample,
     draw,
     group_gradients,
     make_line,
+    make_sharp_line,
     make_task,
     measure,
 )
@@ -89,6 +91,64 @@ def test_a_weighted_baseline_does_so_on_policy_and_takes_more_off_policy(samples
     assert biases[0] == pytest.approx(1 / GROUP_SIZE, abs=0.02)
     assert biases[1] > biases[0] + 0.04
     assert biases[2] > biases[1] + 0.1
+
+
+@pytest.fixture(scope="module")
+def nearly_right() -> Sample:
+    """Of policies that are right in 99 of 100 completions."""
+    sample = draw(TASK, make_sharp_line(TASK, 32, 2.5, 3), 8, NUM_GROUPS)
+    assert TASK.expected_reward(sample.trainer) > 0.95
+    return sample
+
+
+def test_a_weighted_baseline_is_unsound_where_most_groups_are_right_throughout(nearly_right: Sample) -> None:
+    # The share of its own that it takes does not shrink with the gradient. Groups without signal bring it in.
+    everywhere = measure(nearly_right, {"loss": "rapid"})
+    filtered = measure(nearly_right, {"loss": "rapid"}, is_filtered=True)
+    assert everywhere["cosine"] < 0.85
+    assert everywhere["bias"] > 0.5
+    assert filtered["cosine"] > 0.96
+    assert filtered["bias"] < 0.35
+
+
+@pytest.mark.parametrize("baseline", ["plain", "self_normalised"])
+def test_baselines_that_equal_rewards_leave_at_zero_stay_sound_there_with_or_without_the_filter(
+    baseline: str, nearly_right: Sample
+) -> None:
+    options = {"loss": "rapid", "baseline": baseline}
+    found = [measure(nearly_right, options, is_filtered=is_filtered) for is_filtered in (False, True)]
+    assert found[0]["bias"] == pytest.approx(found[1]["bias"], abs=1e-6)
+    assert found[0]["bias"] < 0.2
+    assert found[0]["cosine"] > 0.99
+
+
+def test_a_reward_of_one_more_adds_bias_to_a_weighted_baseline_and_not_to_a_plain_one(samples) -> None:
+    shifted = replace(samples[8], task=replace(TASK, rewards=TASK.rewards + 1))
+    torch.testing.assert_close(TASK.gradient(LINE[-1]), shifted.task.gradient(LINE[-1]))
+    plain, weighted = ({"loss": "rapid", "baseline": baseline} for baseline in ("plain", "weighted"))
+    assert measure(shifted, plain)["bias"] == pytest.approx(measure(samples[8], plain)["bias"], abs=1e-6)
+    assert measure(shifted, weighted)["bias"] > measure(samples[8], weighted)["bias"] + 0.05
+
+
+def test_leave_one_out_adds_bias_where_weights_are_clipped() -> None:
+    # E w̄ ∇log π is 0 for the whole weight alone, so that a baseline that does not depend on the completion is no bias.
+    sample = draw(TASK, LINE, 16, 1)
+    shares = TASK.logprobs(sample.generator).sum(1).exp()
+    everyone = replace(
+        sample,
+        task=replace(TASK, rewards=torch.ones_like(TASK.rewards)),
+        drawn=torch.arange(len(TASK.rewards))[:, None],
+    )
+    for clip, is_zero in ((None, True), (1.2, False)):
+        options = {"loss": "rapid", "weight_clip": clip, "baseline": "none"}
+        mean = (shares[:, None] * group_gradients(everyone, options)).sum(0)
+        assert bool(mean.norm() < 1e-12) is is_zero
+
+
+def test_decoupled_ppo_around_the_generator_is_ppo(samples) -> None:
+    proximal = {"loss": "decoupled_ppo", "baseline": "leave_one_out", RECOMPUTED: 1.0}
+    ppo = {"loss": "ppo", "baseline": "leave_one_out"}
+    torch.testing.assert_close(group_gradients(samples[16], proximal), group_gradients(samples[16], ppo))
 
 
 def test_a_tighter_clip_adds_more_bias_and_takes_more_spread(samples) -> None:
