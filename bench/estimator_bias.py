@@ -349,7 +349,7 @@ def print_table(rows: list[dict]) -> None:
 def print_pass_rates(rows: list[dict]) -> None:
     """Markdown: a baseline a line, with all groups and with the filter, and the cells of the table above."""
     places = {row["pass_rate"]: row for row in rows}
-    print("| baseline | groups | " + " | ".join(f"pass rate {rate:.2f}" for rate in places) + " |")
+    print("| baseline | groups | " + " | ".join(f"pass rate {rate:.3f}" for rate in places) + " |")
     print("|---" * (len(places) + 2) + "|")
     print("| KL, nats a token | | " + " | ".join(f"{place['kl']:.3f}" for place in places.values()) + " |")
     shares = [f"{100 * place['groups_with_signal']:.0f} %" for place in places.values()]
