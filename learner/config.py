@@ -161,7 +161,7 @@ class AlgorithmConfig(Section):
     baseline: Baseline = "weighted"
     """What is taken from a reward, over the G completions of its group: "weighted" mean of weight·reward, "plain"
     mean of rewards, "leave_one_out" mean of weight·reward of the others, "self_normalised" weighted mean divided
-    by the mean weight, "none" nothing. Not read by "sft"."""
+    by the mean weight, "none" nothing. Off-policy "weighted" wants `buffer.filter_zero_signal`. Not read by "sft"."""
     advantage_scale: AdvantageScale = "none"
     """"std" divides advantages by the standard deviation of the rewards of their group, before a penalty "k1"; "none"
     does not. Not read by "sft"."""
