@@ -45,7 +45,7 @@ def is_same_mathematics(reference: str, text: str, answer: str) -> bool:
         return False
     if len(text) <= MAX_CHARACTERS_HERE and not RISKY.search(text):
         return verify_text(parsed, text)
-    return call_limited(lambda: verify_text(parsed, text), KILL_S, MEMORY_BYTES)
+    return bool(call_limited(lambda: verify_text(parsed, text), KILL_S, MEMORY_BYTES))
 
 
 def normalise(answer: str) -> str:
