@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from tasks.answers import check_reference, extract_last, judge
 from tasks.config import TaskConfig
 from tasks.errors import TaskError, describe_options
+from tasks.limited import call_limited, can_jail
 from tasks.task import Prompt, check_index
+
+# What a data set's own judge may use for one completion.
+JUDGE_S = 5.0
+JUDGE_BYTES = 2**30
+# Some judges hand the answer to Python, by `eval` or by sympy's parse_expr. Whatever that does, it does in a jail; that
+# it does not reach for the right answer there either, only what has no way to name or call anything is handed on:
+# lists, without lower-case letters and brackets of calls, and mathematics, without words but these functions.
+LISTS = re.compile(r"[0-9A-Z_ \t\n,.'\"\[\]\-]*")
+FUNCTIONS = "sin cos tan asin acos atan sinh cosh tanh exp log ln sqrt Abs Integral pi"
+MATHEMATICS = re.compile(
+    rf"(?:[ \t\n(),+\-*/^]|(?:\d+(?:\.\d*)?|\.\d+)(?![\w.])|(?:[A-Za-z]|{FUNCTIONS.replace(' ', '|')})(?!\w))*",
+    re.ASCII,
+)
+EVALUATED = {
+    **dict.fromkeys(("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), LISTS),
+    **dict.fromkeys(("countdown", "puzzle24", "polynomial_multiplication"), MATHEMATICS),
+    **dict.fromkeys(("simple_integration", "intermediate_integration"), MATHEMATICS),
+}
 
 
 class ReasoningGymTask:
@@ -50,12 +70,17 @@ class ReasoningGymTask:
         if self._config.answer != "dataset":
             return judge(self._config.answer, self._config.completion_pattern, prompt.reference, completion)
         given = extract_last(self._config.completion_pattern, completion)
-        if given is None:
+        return 0.0 if given is None else self._ask_dataset(given.strip(), prompt.reference)
+
+    def _ask_dataset(self, answer: str, entry: dict[str, Any]) -> float:
+        """The score of the data set's own judge, 0 where it raises or runs wild over what it cannot read."""
+        plain = EVALUATED.get(entry.get("metadata", {}).get("source_dataset", self._config.dataset))
+        if plain is not None and not plain.fullmatch(answer):
             return 0.0
-        try:
-            return float(self._dataset.score_answer(given.strip(), prompt.reference))
-        except Exception:  # Some data sets' judges raise on what they cannot read: that is no right answer.
-            return 0.0
+        score = call_limited(
+            lambda: self._dataset.score_answer(answer, entry), JUDGE_S, JUDGE_BYTES, is_jailed=can_jail()
+        )
+        return score if 0.0 <= score <= 1.0 else 0.0
 
 
 def build(config: TaskConfig, split: str) -> ReasoningGymTask:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks import EvalConfig, TaskConfig, TaskError, build_task, validate
+from tasks import EvalConfig, TaskConfig, TaskError, build_task, reasoning_gym, validate
 from tasks.task import prompt_key
 
 QUICK_START = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}
@@ -66,6 +69,63 @@ def test_other_data_sets_judge_their_own_answers_right(dataset: str) -> None:
     task = build_task(TaskConfig(name="reasoning_gym", dataset=dataset, answer="dataset"))
     prompt = task.prompt(1)
     assert task.reward(prompt, prompt.reference["answer"]) == 1.0
+
+
+@pytest.mark.parametrize("dataset", sorted(reasoning_gym.EVALUATED))
+def test_a_judge_that_evaluates_answers_still_takes_right_ones(dataset: str) -> None:
+    task = build_task(TaskConfig(name="reasoning_gym", dataset=dataset, answer="dataset"))
+    for index in range(8):
+        prompt = task.prompt(index)
+        assert task.reward(prompt, prompt.reference["answer"]) == 1.0
+
+
+@pytest.mark.parametrize("dataset", sorted(reasoning_gym.EVALUATED))
+def test_no_judge_evaluates_a_completion_that_is_a_program(dataset: str, tmp_path: Path) -> None:
+    task = build_task(TaskConfig(name="reasoning_gym", dataset=dataset, answer="dataset"))
+    prompt = task.prompt(0)
+    for text in attacks(tmp_path / "touched"):
+        assert task.reward(prompt, text) == 0.0
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("dataset", ["countdown", "n_queens", "simple_integration"])
+def test_a_program_that_a_judge_does_evaluate_reaches_nothing(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reasoning_gym, "EVALUATED", {})
+    task = build_task(TaskConfig(name="reasoning_gym", dataset=dataset, answer="dataset"))
+    prompt = task.prompt(0)
+    for text in attacks(tmp_path / "touched"):
+        assert task.reward(prompt, text) <= 0.05  # which countdown gives for any answer at all
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_member_of_a_composite_is_known_by_its_name() -> None:
+    members = [{"name": "string_insertion", "weight": 1, "config": {}}]
+    task = build_task(chain_sum(dataset="composite", params={"datasets": members}, answer="dataset"))
+    prompt = task.prompt(0)
+    # The judge's own variable holds the right answer.
+    assert [task.reward(prompt, text) for text in ("oracle_answer", prompt.reference["answer"])] == [0.0, 1.0]
+
+
+def test_all_judges_that_evaluate_are_known() -> None:
+    from reasoning_gym.factory import DATASETS
+
+    evaluates = re.compile(r"\b(?:eval|exec|parse_expr|sympify|simplify)\(")
+    found = {name for name, (kind, _) in DATASETS.items() if evaluates.search(inspect.getsource(kind.score_answer))}
+    # It evaluates its own answer, not the model's.
+    assert found - {"number_sorting"} == set(reasoning_gym.EVALUATED)
+
+
+def attacks(file: Path) -> list[str]:
+    touch = f"__import__('os').system('touch {file}')"
+    return [
+        touch,
+        f"[{touch}]",
+        f"open('{file}', 'w').close()",
+        f'sin("{touch}")',
+        f"().__class__.__base__.__subclasses__()[0].__init__.__globals__ or {touch}",
+    ]
 
 
 @pytest.mark.parametrize(
