@@ -24,6 +24,9 @@ PLAIN = {bool, int, float, str, type(None)}
 LARGE = 2**256
 # Booleans, numbers, bytes and text.
 ARRAY_KINDS = "biufcSU"
+# numpy casts the number that an array is compared with to the array's type: among 16-bit floats an infinity equals
+# every number above 65504, and 3.14 equals pi. The candidate chooses the values, not how closely they are looked at.
+WIDEST = {"f": "f8", "i": "i8", "u": "u8", "c": "c16"}
 SEQUENCES: dict[type, str] = {
     tuple: "tuple",
     set: "set",
@@ -144,7 +147,7 @@ def decode(message: Any, find: Callable[[Any], Any]) -> Any:
     if name == "bytes":
         return message["v"].encode("latin-1")
     if name == "ndarray" and numpy.dtype(message["d"]).kind in ARRAY_KINDS:
-        return numpy.array(decode(message["v"], find), dtype=message["d"])
+        return decode_array(decode(message["v"], find), numpy.dtype(message["d"]))
     if name not in BUILDERS:
         raise ValueError(f"an unknown type {name!r:.40}")
     if "a" in message:
@@ -152,6 +155,12 @@ def decode(message: Any, find: Callable[[Any], Any]) -> Any:
     if name in ("dict", "Counter", "OrderedDict"):
         return BUILDERS[name]({decode(key, find): decode(item, find) for key, item in message["v"]})
     return BUILDERS[name](decode(item, find) for item in message["v"])
+
+
+def decode_array(items: Any, dtype: Any) -> Any:
+    """An array of the widest type of its kind; of no dimensions, the number itself."""
+    array = numpy.array(items, dtype=WIDEST.get(dtype.kind, dtype))
+    return array if array.ndim else array.item()
 
 
 # Integers of more than 4300 digits are answers too; what they cost in time counts against the limit.

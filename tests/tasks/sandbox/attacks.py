@@ -202,6 +202,14 @@ def frame(message):
     return len(data).to_bytes(4, "big") + data
 """
 
+# Programs whose numbers equal what the tests expect once these are cast to 16 or 8 bits.
+COARSE_NUMBERS = {
+    "an infinity of 16 bits": "import numpy\ndef f(n): return numpy.array(float('inf'), dtype='f2')",
+    "an array of it": "import numpy\ndef f(n): return numpy.array([float('inf')], dtype='f2')",
+    "a complex one": "import numpy\ndef f(n): return numpy.array([float('inf')], dtype='c8')",
+    "a scalar of it": "import numpy\ndef f(n): return numpy.float16('inf')",
+}
+
 CHECKER_PATCHES = {
     "an equal that is always true": """
 class Anything(int):

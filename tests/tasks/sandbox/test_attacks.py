@@ -232,6 +232,12 @@ def test_the_verdict_is_not_forged(box: Box, name: str) -> None:
     assert not box.attack(attacks.CHECKER_PATCHES[name]).passed
 
 
+@pytest.mark.parametrize("name", attacks.COARSE_NUMBERS)
+def test_the_program_does_not_choose_how_closely_it_is_compared(box: Box, name: str) -> None:
+    suite = build_suite(f"assert f(20) == {10**60}", ("f",))
+    assert not box.sandbox.check(attacks.COARSE_NUMBERS[name], suite).passed
+
+
 @pytest.mark.parametrize("name", attacks.EXITS)
 def test_an_early_end_with_status_0_does_not_pass(box: Box, name: str) -> None:
     assert not box.attack(attacks.EXITS[name]).passed

@@ -114,6 +114,17 @@ def test_numbers_and_arrays_of_numpy_are_values() -> None:
     assert back.tolist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize(("narrow", "wide"), [("f2", "f8"), ("f4", "f8"), ("i1", "i8"), ("u2", "u8"), ("c8", "c16")])
+def test_an_array_comes_back_in_the_widest_type_of_its_kind(narrow: str, wide: str) -> None:
+    assert through(numpy.array([1, 2], dtype=narrow)).dtype == numpy.dtype(wide)
+
+
+def test_an_array_without_dimensions_is_a_number() -> None:
+    assert through(numpy.array(3, dtype="i1")) == 3
+    assert type(through(numpy.array(numpy.inf, dtype="f2"))) is float
+    assert through(numpy.array("ab")) == "ab"
+
+
 @pytest.mark.parametrize("value", [object(), lambda: 0, iter([1]), re_match := __import__("re").match("a", "a")])
 def test_what_is_not_plain_is_kept(value: Any) -> None:
     assert values.encode([value], lambda kept: "kept" if kept is value else "other") == ["kept"]
