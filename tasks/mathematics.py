@@ -22,6 +22,8 @@ MAX_CHARACTERS = 20_000
 RISKY = re.compile(r"\^|\*\*|!|[0-9]{20}|\\(?:binom|choose|sum|prod|int|lim)")
 MAX_CHARACTERS_HERE = 200
 PLAIN_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
+# Behind a backslash it is the sign of a currency, which is printed.
+MATHEMATICS_MODE = re.compile(r"(?<!\\)\$")
 # Between digits a space means something: "1 2" is not 12.
 SPACES = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])|\\[,;!: ]")
 
@@ -50,7 +52,7 @@ def is_same_mathematics(reference: str, text: str, answer: str) -> bool:
 
 def normalise(answer: str) -> str:
     """Without what LaTeX does not print, and with one spelling of what it prints alike."""
-    text = SPACES.sub("", answer.strip().strip("$").rstrip("."))
+    text = SPACES.sub("", answer.replace("\\$", "").strip().strip("$").rstrip("."))
     return text.replace("dfrac", "frac").replace("tfrac", "frac").replace("\\left", "").replace("\\right", "")
 
 
@@ -59,7 +61,7 @@ def parse_reference(reference: str) -> list[Any]:
     """The right answer as math-verify reads it. Bare LaTeX is boxed, as it is only read in an anchor."""
     from math_verify import parse
 
-    anchored = any(mark in reference for mark in ("$", "\\boxed", "\\(", "\\["))
+    anchored = MATHEMATICS_MODE.search(reference) or any(mark in reference for mark in ("\\boxed", "\\(", "\\["))
     expression: list[Any] = parse(reference if anchored else f"\\boxed{{{reference}}}", parsing_timeout=LIMIT_S)
     return expression or parse(reference, parsing_timeout=LIMIT_S)
 
