@@ -21,7 +21,7 @@ from rapid.errors import UsageError
 from rapid.eval_session import EvalSession, open_session
 from rapid.eval_table import print_evaluation, snapshot_line
 from rapid.inspection import open_run
-from rapid.preflight import load_model, load_task
+from rapid.preflight import differing_lot, load_model, load_task
 from rapid.recipe import apply_overrides, check_config, load_recipe
 from tasks import Task
 from telemetry.errors import RunDirectoryError
@@ -112,8 +112,17 @@ def _run_config(run: RunDirectory, overrides: list[str]) -> RapidConfig:
         values = run.read_config()
     except RunDirectoryError as error:
         raise UsageError(str(error)) from None
+    place = str(run.path / "config.json")
+    trained = check_config(values, place)
     apply_overrides(values, overrides)
-    return check_config(values, str(run.path / "config.json"))
+    config = check_config(values, place)
+    if name := differing_lot(trained.task.lot, config.task.lot):
+        raise UsageError(
+            f"--set {name}: it decides which records run {run.name!r} held back, so that with another value it would "
+            "be asked what it was trained on; expected none of it. For fewer prompts take --prompts N; for other "
+            "records, a recipe with them in task.eval.path: rapid eval RECIPE --checkpoint FOLDER"
+        )
+    return config
 
 
 def _newest_checkpoint(run: RunDirectory) -> Path:

@@ -10,6 +10,9 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from actors.settings import RolloutSettings
 from buffer.errors import LedgerError
@@ -19,7 +22,7 @@ from protocol.core_loan import CoreLoan
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, model_here, prepare_model
-from tasks import Task, TaskError, build_task, validate
+from tasks import Task, TaskConfig, TaskError, build_task, validate
 from tasks.build import Split, is_remote
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
@@ -110,6 +113,28 @@ def _check_same_task(config: RapidConfig, run_dir: Path) -> None:
                 f"--resume: task.{name} is {now.get(name)!r}, expected {before.get(name)!r} as in {run_dir.name}: "
                 "resume with the task of that run, or begin a new one under another --run NAME"
             )
+    _check_same_lot(config, before, run_dir)
+
+
+def _check_same_lot(config: RapidConfig, before: dict[str, Any], run_dir: Path) -> None:
+    """With another lot records that were trained on would be evaluation prompts."""
+    try:
+        drawn = TaskConfig.model_validate(before).lot
+    except ValidationError as error:
+        raise UsageError(f"--resume: {run_dir.name} has a task that cannot be read: {error}") from None
+    if name := differing_lot(drawn, config.task.lot):
+        now, then = ((lot or {}).get(name) for lot in (config.task.lot, drawn))
+        raise UsageError(
+            f"--resume: {name} is {now!r}, expected {then!r} as in {run_dir.name}, for it decides which records are "
+            "held back and these must never have been trained on: leave [task.eval] as it was, or begin a new run "
+            "under another --run NAME"
+        )
+
+
+def differing_lot(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str | None:
+    """The first option by which two lots of held-back records differ (see TaskConfig.lot); None if they are one."""
+    one, other = one or {}, other or {}
+    return next((name for name in one | other if one.get(name) != other.get(name)), None)
 
 
 def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:

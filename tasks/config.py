@@ -163,6 +163,19 @@ class TaskConfig(Section):
             return PRESETS[self.name].kind
         return self.name if self.name in FIELDS_OF else "user"
 
+    @property
+    def lot(self) -> dict[str, Any] | None:
+        """What decides which records are held back for the evaluation, by option. None where no lot is drawn."""
+        draws = self.kind in ("jsonl", "huggingface", "minif2f", "humaneval", "humaneval_plus")
+        if self.eval is None or not draws or self.eval.path is not None:
+            return None
+        if self.eval.split is not None and not self.is_code:
+            return None
+        own = ("size", "seed", "path", "split", "subset")
+        return {f"task.eval.{name}": getattr(self.eval, name) for name in own} | {
+            f"task.{name}": getattr(self, name) for name in ("path", "split", "split_field", "subset")
+        }
+
     @model_validator(mode="before")
     @classmethod
     def fill(cls, values: Any) -> Any:

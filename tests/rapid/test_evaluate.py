@@ -85,7 +85,10 @@ def test_an_evaluator_cannot_take_part_in_transfers_that_all_receivers_make_toge
 
 def ask(target: str, runs: Path, *, checkpoint: Path | None = None, snapshots: bool = False, **options: Any) -> None:
     wishes = options.pop("wishes", Wishes())
-    evaluate(target, runs, [], wishes, checkpoint=checkpoint, snapshots=snapshots, json_file=options.get("json_file"))
+    overrides = options.pop("overrides", [])
+    evaluate(
+        target, runs, overrides, wishes, checkpoint=checkpoint, snapshots=snapshots, json_file=options.get("json_file")
+    )
 
 
 @pytest.fixture
@@ -110,6 +113,31 @@ def test_what_cannot_be_evaluated_is_refused_before_an_engine_starts(run_dir: Ru
         ask(TINY, tmp_path, json_file=tmp_path / "no" / "x.json")
     with pytest.raises(UsageError, match="has no snapshots"):
         evaluate_snapshots(run_dir.path, ks=[1])
+
+
+RECORDS = Path(__file__).resolve().parents[1] / "tasks" / "data" / "gsm8k.jsonl"
+HELD_BACK = {"name": "jsonl", "path": str(RECORDS), "answer_pattern": "#### (.+)"}
+
+
+@pytest.mark.parametrize(
+    "override", ["size=3", "seed=5", f"path={RECORDS}", "split=test", "subset=main", f"../path={RECORDS}.gz"]
+)
+def test_a_run_is_not_asked_records_that_it_was_trained_on(tmp_path: Path, override: str) -> None:
+    run = RunDirectory.create(tmp_path / "trial")
+    sections = {"model": {"path": "tiny"}, "task": HELD_BACK | {"split_field": "question", "eval": {"size": 2}}}
+    run.write_config(check_config(sections, "test").model_dump(mode="json"))
+    name = f"task.eval.{override}".replace("eval.../", "")
+    with pytest.raises(UsageError, match=r"--set task\.\S+: it decides which records.*--prompts N"):
+        ask("trial", tmp_path, overrides=[name])
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        ask("trial", tmp_path, overrides=["task.eval.greedy=false"])
+
+
+def test_a_run_without_evaluation_prompts_cannot_be_given_some_of_its_training_records(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "trial")
+    run.write_config(check_config({"model": {"path": "tiny"}, "task": HELD_BACK}, "test").model_dump(mode="json"))
+    with pytest.raises(UsageError, match=r"--set task.eval.size: it decides"):
+        ask("trial", tmp_path, overrides=["task.eval={size=2}"])
 
 
 def test_the_table_has_a_column_for_each_difficulty_and_tells_what_was_not_judged() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +86,34 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     with locked(run.path):
         assert "is in use" in refused_alike(tmp_path, resume=True)
         assert "add --resume to go on with it" in refused_alike(tmp_path)
+
+
+RECORDS = Path(__file__).resolve().parents[1] / "tasks" / "data" / "gsm8k.jsonl"
+HELD_BACK = ("task.name=jsonl", f"task.path={RECORDS}", "task.answer_pattern=#### (.+)", "task.params={}")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (["task.eval.size=2"], ["task.eval.size=3"], "task.eval.size is 3, expected 2 as in x"),
+        (["task.eval.size=2"], ["task.eval.size=2", "task.eval.seed=5"], "task.eval.seed is 5, expected 1000000000"),
+        (["task.eval.size=2"], ["task.eval.size=2", f"task.eval.path={RECORDS}"], "task.eval.size is None, expected 2"),
+        (["task.eval.size=2", f"task.eval.path={RECORDS}"], ["task.eval.size=2"], "task.eval.size is 2, expected None"),
+    ],
+)
+def test_a_resume_does_not_evaluate_on_records_that_were_trained_on(
+    tmp_path: Path, before: list[str], now: list[str], said: str
+) -> None:
+    run = RunDirectory.create(tmp_path / "x")
+    run.write_config(load_recipe(TINY, [*HELD_BACK, *before]).model_dump(mode="json"))
+    assert re.search(said, refused_alike(tmp_path, *HELD_BACK, *now, resume=True))
+
+
+def test_a_resume_may_ask_otherwise_about_the_same_records(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "x")
+    run.write_config(load_recipe(TINY, [*HELD_BACK, "task.eval.size=2"]).model_dump(mode="json"))
+    others = ("task.eval.size=2", "task.eval.k=[1,2]", "task.eval.temperature=0.5", "model.max_context=2048")
+    assert "holds no checkpoint" in refused_alike(tmp_path, *HELD_BACK, *others, resume=True)
 
 
 def test_a_dry_run_notes_what_only_a_start_can_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
