@@ -8,7 +8,7 @@ from actors.config import ActorsConfig
 from buffer.config import BufferConfig, Sampler
 from learner.config import AlgorithmConfig, LearnerConfig
 from protocol.config import ModelConfig, ScheduleConfig, ScheduleMode, Section, WeightsConfig
-from tasks.config import TaskConfig
+from tasks.config import LEAN_TIMEOUT_S, TaskConfig
 from tasks.sandbox import Limits
 from telemetry.config import TelemetryConfig, check_dialable
 
@@ -96,13 +96,20 @@ class RapidConfig(Section):
         ]
 
     def _reward_problems(self) -> list[str]:
-        """A worker that is killed at its limit voids the group; a program that takes too long gets 0."""
-        limits = Limits(time_s=self.task.time_limit_s)
-        if self.task.is_code and limits.wall_s >= self.actors.reward_timeout_s:
+        """A worker that is killed at its limit voids the group; a program or a proof that takes too long gets 0."""
+        limits, reward_s = Limits(time_s=self.task.time_limit_s), self.actors.reward_timeout_s
+        if self.task.is_code and limits.wall_s >= reward_s:
             return [
                 f"task.time_limit_s = {limits.time_s:g}, which allows {limits.wall_s:g} s of wall time: expected less "
-                f"than actors.reward_timeout_s = {self.actors.reward_timeout_s:g}, so that a program that waits gets 0 "
+                f"than actors.reward_timeout_s = {reward_s:g}, so that a program that waits gets 0 "
                 "and costs no worker; lower one or raise the other"
+            ]
+        proof_s = self.task.params.get("timeout_s", LEAN_TIMEOUT_S) if self.task.kind == "minif2f" else 0.0
+        if isinstance(proof_s, int | float) and proof_s >= reward_s:
+            return [
+                f"task.params.timeout_s = {proof_s:g}, the seconds that Lean has for a proof: expected less than "
+                f"actors.reward_timeout_s = {reward_s:g}, so that a proof that takes too long gets 0 and costs no "
+                f"worker; lower it, or set actors.reward_timeout_s to {3 * proof_s:g}"
             ]
         return []
 

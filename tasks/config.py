@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.errors import describe_options
 from tasks.presets import PRESETS, fill_preset
 
+# Seconds for one proof; here, because actors.reward_timeout_s is held against it before anything of Lean is imported.
+LEAN_TIMEOUT_S = 60.0
 CODE_TASKS = ("mbpp", "mbpp_plus", "humaneval", "humaneval_plus")
 # Which fields mean something to which kind of task. A field that is set but not read is a mistake of the user.
 # A recipe for the hub must also run on a file by --set task.path alone, so records share all of their fields.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-import signal
 import subprocess
-import tempfile
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from tasks.errors import TaskError
 
 LAKEFILES = ("lakefile.toml", "lakefile.lean")
+KEEPER = Path(__file__).with_name("keeper.py")
 
 
 class LeanProject:
@@ -42,28 +43,27 @@ class LeanProject:
     def run(self, program: str) -> list[dict[str, Any]] | None:
         """Lean's messages about a program, None if it took too long. Raises RuntimeError when Lean itself fails."""
         assert self._lake is not None
-        with tempfile.TemporaryDirectory(prefix="rapid-lean-") as folder:
-            file = Path(folder) / "Proof.lean"
-            file.write_text(program, encoding="utf-8")
-            process = subprocess.Popen(
-                [self._lake, "env", "lean", "--json", str(file)],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # so that what it started ends with it
-            )
-            try:
-                out, err = process.communicate(timeout=self._timeout_s)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
+        # Lean uses several cores.
+        processor_s = math.ceil(self._timeout_s) * (os.cpu_count() or 1)
+        keeper = [sys.executable, "-I", "-S", "-B", str(KEEPER), str(os.getpid()), str(processor_s)]
+        process = subprocess.Popen(
+            [*keeper, self._lake, "env", "lean", "--json"],
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # so that whoever kills our group leaves it the time to end what it keeps
+        )
+        try:
+            out, err = process.communicate(program, timeout=self._timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            process.terminate()
+            process.communicate()
         messages = read_messages(out)
         if process.returncode != 0 and not any(message["severity"] == "error" for message in messages):
             raise RuntimeError(f"{self.name} ended with status {process.returncode}: {(err or out).strip()[-300:]}")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import Field, model_validator
 
-from tasks.config import Section, TaskConfig
+from tasks.config import LEAN_TIMEOUT_S, Section, TaskConfig
 from tasks.errors import TaskError
 from tasks.huggingface import choose_rows
 from tasks.lean.program import Program
@@ -30,8 +30,8 @@ class LeanParams(Section):
     """Absolute folder of a Lean project with Mathlib, in which `lake env lean` runs."""
     server: str | None = None
     """Address of a Kimina Lean server, such as "http://127.0.0.1:8000". Its key is read from LEAN_SERVER_API_KEY."""
-    timeout_s: float = Field(60.0, ge=1)
-    """Seconds for one proof; one that takes longer is none. Set actors.reward_timeout_s well above it."""
+    timeout_s: float = Field(LEAN_TIMEOUT_S, ge=1)
+    """Seconds for one proof; one that takes longer is none. Must stay below actors.reward_timeout_s."""
 
     @model_validator(mode="after")
     def check_one(self) -> LeanParams:

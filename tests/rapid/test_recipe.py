@@ -213,6 +213,15 @@ def test_a_program_must_have_less_time_than_its_reward_worker() -> None:
     )
 
 
+def test_a_proof_must_have_less_time_than_its_reward_worker() -> None:
+    task = {"name": "minif2f", "params": {"server": "http://127.0.0.1:8000"}}
+    said = "{} = {}, the seconds that Lean has for a proof: expected less than actors.reward_timeout_s = {}"
+    assert said.format("task.params.timeout_s", 60, 10) in problems_of(task=task)
+    task["params"] = {"server": "http://127.0.0.1:8000", "timeout_s": 20}
+    assert said.format("task.params.timeout_s", 20, 20) in problems_of(task=task, actors={"reward_timeout_s": 20})
+    check_config({"model": {"path": "tiny"}, "task": task, "actors": {"reward_timeout_s": 21}}, "test")
+
+
 def test_a_file_that_is_not_there_names_the_shipped_ones() -> None:
     with pytest.raises(UsageError, match=r"recipes/quickstart.toml"):
         load_recipe(Path("nothing.toml"), [])

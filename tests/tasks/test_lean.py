@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tasks import EvalConfig, TaskConfig, TaskError, build_task, difficulty_of, validate
@@ -261,12 +265,14 @@ def test_a_server_that_accepts_nothing_or_speaks_otherwise_is_refused(stub: Stub
 
 # Plays `lake env lean --json FILE`: the stub's verdict, as Lean prints it.
 LAKE = """#!{python}
-import json, sys, time
+import json, subprocess, sys
 from tasks.lean.stub import StubServer
 assert sys.argv[1:4] == ["env", "lean", "--json"], sys.argv
 program = open(sys.argv[4]).read()
 if "sleep" in program:
-    time.sleep(60)
+    # As lake does, Lean runs in a process of its own.
+    command = [sys.executable, "-c", "import time; time.sleep(60)", {marker!r}]
+    sys.exit(subprocess.run(command).returncode)
 if "crash" in program:
     sys.exit("lake: out of memory")
 stub = StubServer([{proof!r}])
@@ -283,10 +289,12 @@ sys.exit(any(severity == "error" for severity, _ in messages))
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lake = tmp_path / "bin" / "lake"
     lake.parent.mkdir()
-    lake.write_text(LAKE.format(python=sys.executable, proof=PROOF))
+    lake.write_text(LAKE.format(python=sys.executable, proof=PROOF, marker=str(tmp_path)))
     lake.chmod(lake.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{lake.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(entry or os.getcwd() for entry in sys.path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "lakefile.toml").write_text('name = "x"')
@@ -308,6 +316,54 @@ def test_a_local_lean_that_takes_too_long_is_ended(project: Path) -> None:
     begin = time.monotonic()
     assert reward(task, 0, "by sleep") == 0.0
     assert time.monotonic() - begin < 50, "lake sleeps for a minute"
+    assert_nothing_left(project.parent)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from tasks.lean.project import LeanProject
+LeanProject(sys.argv[1], 60.0).run("sleep")
+"""
+
+
+@pytest.mark.parametrize("ends", [subprocess.Popen.kill, lambda worker: os.killpg(worker.pid, signal.SIGKILL)])
+def test_a_local_lean_ends_with_its_worker(project: Path, ends: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKER, str(project)], start_new_session=True) as worker:
+        wait_until(lambda: bool(leans(project.parent)))
+        assert list((project.parent / "tmp").iterdir())
+        ends(worker)
+    assert_nothing_left(project.parent)
+
+
+def test_a_local_lean_has_no_more_processor_time_than_it_may_need(project: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKER, str(project)]) as worker:
+        wait_until(lambda: bool(leans(project.parent)))
+        limit, _ = resource.prlimit(leans(project.parent)[0].pid, resource.RLIMIT_CPU)
+        assert limit == 60 * (os.cpu_count() or 1)
+        worker.kill()
+
+
+def leans(folder: Path) -> list[psutil.Process]:
+    """The processes that play Lean, and those above them."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = process.cmdline()
+            if command and command[-1] == str(folder):
+                found.append(process)
+    return found
+
+
+def assert_nothing_left(folder: Path) -> None:
+    wait_until(lambda: not leans(folder) and not list((folder / "tmp").iterdir()))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_folder_that_is_no_project_is_refused(project: Path) -> None:
@@ -320,7 +376,7 @@ def test_the_command_line_refuses_a_missing_checker_with_status_2(tmp_path: Path
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         f'[model]\npath = "tiny"\n[task]\nname = "minif2f"\npath = {json.dumps(str(MINIF2F))}\n'
-        '[task.params]\nserver = "http://127.0.0.1:9"\n'
+        '[task.params]\nserver = "http://127.0.0.1:9"\n[actors]\nreward_timeout_s = 180\n'
     )
     command = [sys.executable, "-m", "rapid.cli", "train", str(recipe), "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
