@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -42,13 +43,13 @@ def train(
     if dry_run:
         from rapid.preflight import check_dry
 
-        for note in check_dry(config, recipe, resume=resume):
-            print(f"rapid: {note}", file=sys.stderr)
+        _tell(check_dry(config, recipe, resume=resume))
         print(config.model_dump_json(indent=2))
         return
     from rapid.preflight import prepare
 
     plan = prepare(config, recipe, resume=resume)
+    _tell(plan.notes)
     from rapid.train import train as train_plan
 
     train_plan(plan, recipe)
@@ -190,6 +191,11 @@ def _explains_itself(error: Exception) -> bool:
     from telemetry.errors import TelemetryError
 
     return isinstance(error, EngineError | BufferFault | TelemetryError)
+
+
+def _tell(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"rapid: {note}", file=sys.stderr)
 
 
 def _fail(error: Exception | str, status: int) -> int:

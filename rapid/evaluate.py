@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rapid.errors import UsageError
 from rapid.eval_session import EvalSession, open_session
 from rapid.eval_table import print_evaluation, snapshot_line
 from rapid.inspection import open_run
-from rapid.preflight import differing_lot, load_model, load_task
+from rapid.preflight import differing_lot, load_checked_task, load_model
 from rapid.recipe import apply_overrides, check_config, load_recipe
 from tasks import Task
 from telemetry.errors import RunDirectoryError
@@ -134,8 +135,8 @@ def _newest_checkpoint(run: RunDirectory) -> Path:
 
 def _evaluate_one(config: RapidConfig, spec: EvalSpec, checkpoint: Path | None) -> dict[str, Any]:
     """The model of the recipe, or a checkpoint of it. Raises UsageError, EngineError."""
+    task = _load_prompts(config)
     model_dir = load_model(config) if checkpoint is None else _checkpoint_model(checkpoint)
-    task = load_task(config, "eval")
 
     async def ask() -> dict[str, Any]:
         async with open_session(config, task, spec, model_dir, PolicyVersion(1, 0)) as session:
@@ -144,6 +145,14 @@ def _evaluate_one(config: RapidConfig, spec: EvalSpec, checkpoint: Path | None) 
     found = {"model": str(model_dir), **asyncio.run(ask())}
     print_evaluation(Console(highlight=False), found)
     return found
+
+
+def _load_prompts(config: RapidConfig) -> Task:
+    """The evaluation prompts; what whoever asks them should know is printed. Raises UsageError."""
+    task, notes = load_checked_task(config, "eval")
+    for note in notes:
+        print(f"rapid: {note}", file=sys.stderr)
+    return task
 
 
 def _checkpoint_model(checkpoint: Path) -> Path:
@@ -190,7 +199,7 @@ def _evaluate_snapshots(run: RunDirectory, config: RapidConfig, spec: EvalSpec) 
             f"run {run.name!r} has no snapshots: set learner.snapshot_every when it is trained, or evaluate a "
             "checkpoint with --checkpoint"
         )
-    task = load_task(config, "eval")
+    task = _load_prompts(config)
     num_prompts = min(len(task), spec.prompts or len(task))
 
     def read_same() -> list[Evaluation]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from protocol.core_loan import CoreLoan
 from rapid.config import RapidConfig
 from rapid.errors import UsageError
 from rapid.models import ModelError, check_model, model_here, prepare_model
-from tasks import Task, TaskConfig, TaskError, build_task, validate
+from tasks import Task, TaskConfig, TaskError, build_task, check_judging, validate
 from tasks.build import Split, is_remote
+from tasks.task import notes_of
 from telemetry.errors import RunDirectoryError, TrackerError
 from telemetry.exporter import ports_of
 from telemetry.run_dir import RunDirectory, locked
@@ -42,6 +43,8 @@ class Plan:
     model_dir: Path
     num_prompts: int
     resume: ResumePoint | None
+    notes: tuple[str, ...] = ()
+    """What whoever starts the run should know."""
 
     def rollout_settings(
         self, name: str, hub_address: str, seed: int, cores: list[int] | None, loan: CoreLoan | None = None
@@ -145,8 +148,9 @@ def prepare(config: RapidConfig, recipe: Path, *, resume: bool) -> Plan:
     """
     config = _with_absolute_paths(config)
     name, run_dir = check_start(config, recipe, resume=resume)
-    task = load_task(config)
-    return _fit(config, name, run_dir, task, load_model(config), resume=resume)
+    task, notes = load_checked_task(config)
+    plan = _fit(config, name, run_dir, task, load_model(config), resume=resume)
+    return replace(plan, notes=notes)
 
 
 def check_dry(config: RapidConfig, recipe: Path, *, resume: bool) -> list[str]:
@@ -209,6 +213,16 @@ def load_task(config: RapidConfig, split: Split = "train") -> Task:
         return build_task(config.task, split)
     except TaskError as error:
         raise UsageError(str(error)) from None
+
+
+def load_checked_task(config: RapidConfig, split: Split = "train") -> tuple[Task, tuple[str, ...]]:
+    """The task, built, after what judges its answers was tried; and notes on both. Raises UsageError."""
+    try:
+        notes = check_judging(config.task)
+    except TaskError as error:
+        raise UsageError(str(error)) from None
+    task = load_task(config, split)
+    return task, tuple(dict.fromkeys([*notes, *notes_of(task)]))
 
 
 def load_model(config: RapidConfig) -> Path:

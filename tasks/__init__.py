@@ -5,7 +5,7 @@ Imports none of Rapid's other packages and, until a task is built, nothing heavi
 
 from __future__ import annotations
 
-from tasks.build import build_task, validate
+from tasks.build import build_task, check_judging, validate
 from tasks.config import EvalConfig, TaskConfig
 from tasks.errors import TaskError
 from tasks.task import Prompt, Reward, Task, difficulty_of
@@ -18,6 +18,7 @@ __all__ = [
     "TaskConfig",
     "TaskError",
     "build_task",
+    "check_judging",
     "difficulty_of",
     "validate",
 ]

@@ -53,8 +53,7 @@ def validate(config: TaskConfig) -> list[str]:
         from tasks.code.build import validate as validate_code
 
         return validate_code(config)
-    if JUDGED_FIELDS.issubset(FIELDS_OF[config.kind]):
-        check_judge(config.answer)
+    check_judging(config)
     if config.kind == "minif2f":
         from tasks.lean.task import check_lean
 
@@ -71,6 +70,20 @@ def validate(config: TaskConfig) -> list[str]:
     if config.eval is not None:
         build_task(config, "eval")
     return notes_of(task)
+
+
+def check_judging(config: TaskConfig) -> list[str]:
+    """Tries on this machine what judges answers, where building the task does not: the sandbox, a judge's library.
+
+    Raises TaskError when it does not work. Returns notes on what the sandbox does not contain.
+    """
+    if config.is_code:
+        from tasks.sandbox import try_sandbox
+
+        return try_sandbox(config.sandbox)
+    if JUDGED_FIELDS.issubset(FIELDS_OF[config.kind]):
+        check_judge(config.answer)
+    return []
 
 
 def is_remote(config: TaskConfig) -> bool:
