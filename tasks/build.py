@@ -73,14 +73,14 @@ def validate(config: TaskConfig) -> list[str]:
 
 
 def check_judging(config: TaskConfig) -> list[str]:
-    """Tries on this machine what judges answers, where building the task does not: the sandbox, a judge's library.
+    """Tries on this machine what judges answers, where building it does not: sandbox and tests, or a library.
 
     Raises TaskError when it does not work. Returns notes on what the sandbox does not contain.
     """
     if config.is_code:
-        from tasks.sandbox import try_sandbox
+        from tasks.code.build import check_judging as check_code
 
-        return try_sandbox(config.sandbox)
+        return check_code(config)
     if JUDGED_FIELDS.issubset(FIELDS_OF[config.kind]):
         check_judge(config.answer)
     return []

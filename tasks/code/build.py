@@ -40,16 +40,31 @@ def build(config: TaskConfig, split: str) -> CodeTask:
 def validate(config: TaskConfig) -> list[str]:
     """As `tasks.build.validate`: what cannot be checked here, and what the sandbox does not contain."""
     notes = try_sandbox(config.sandbox)
-    for split in ("train", "eval") if config.eval is not None else ("train",):
+    for split in splits_of(config):
         path = source(config, split).path
         if Path(path).expanduser().exists():
-            build(config, split).prompt(0)
+            build(config, split).check()
             continue
         try:
             look_up(path)
         except UnreachableError as error:
             notes.append(f"not checked: {error}")
     return list(dict.fromkeys(notes))
+
+
+def check_judging(config: TaskConfig) -> list[str]:
+    """As `tasks.build.check_judging`: the sandbox, and the tests of each record, which take milliseconds to compile.
+
+    Done once at the start and not by each process that builds the task.
+    """
+    notes = try_sandbox(config.sandbox)
+    for split in splits_of(config):
+        build(config, split).check()
+    return notes
+
+
+def splits_of(config: TaskConfig) -> tuple[str, ...]:
+    return ("train", "eval") if config.eval is not None else ("train",)
 
 
 def source(config: TaskConfig, split: str) -> Source:

@@ -43,7 +43,7 @@ class Format(Protocol):
         """The record's own program, which must pass."""
 
     def suite(self, row: Row, place: str) -> Suite:
-        """The tests. Raises TaskError when they cannot be compiled."""
+        """The tests. Raises TaskError when they cannot be compiled, or do not test the record's own program."""
 
 
 class Mbpp:
@@ -59,14 +59,17 @@ class Mbpp:
     prelude = ""
 
     def check(self, row: Row, place: str) -> None:
-        expect(row, place, code=str, test_list=list)
-        if "text" not in row and "prompt" not in row:
-            missing(row, place, "text")
-        if not row["test_list"] or not all(isinstance(test, str) for test in row["test_list"]):
-            raise TaskError(f'{place} has the field "test_list" {row["test_list"]!r:.80}; expected one or more texts')
+        expect(row, place, **{"code": str, "test_list": list, text_field(row): str})
+        for field in ("test_list", "test_imports"):
+            if field in row:
+                expect_texts(row, place, field)
+        if not row["test_list"]:
+            raise TaskError(f'{place} has the field "test_list" []; expected one or more texts')
+        if row.get("test_setup_code") is not None:
+            expect(row, place, test_setup_code=str)
 
     def question(self, row: Row) -> str:
-        return f'"""\n{str(row.get("text") or row.get("prompt")).strip()}\n{row["test_list"][0].strip()}\n"""\n'
+        return f'"""\n{row[text_field(row)].strip()}\n{row["test_list"][0].strip()}\n"""\n'
 
     def program(self, row: Row, completion: str) -> str:
         return extract_code(completion)
@@ -83,8 +86,10 @@ class Mbpp:
             # Only what the solution defines: a program that defines `set` or `len` must not change the tests.
             names = tuple(sorted(used_names(tests) & defined_names(row["code"])))
             prelude = "\n".join([self.prelude, *row.get("test_imports", ()), imports_of(row["code"])])
-        except SyntaxError as error:
+        except (SyntaxError, ValueError) as error:
             raise TaskError(f"{place} has code or tests that are no Python: {error}") from None
+        if not names:
+            raise TaskError(f'{place} has a program in the field "code" that defines nothing which its tests use')
         return build_suite(tests, names, prelude, place)
 
 
@@ -134,6 +139,13 @@ class HumanEval:
 
     def suite(self, row: Row, place: str) -> Suite:
         entry = row["entry_point"]
+        for field, name, text in (("test", "check", row["test"]), ("entry_point", entry, self.solution(row))):
+            try:
+                is_defined = name in defined_names(text)
+            except (SyntaxError, ValueError) as error:
+                raise TaskError(f"{place} has a program or tests that are no Python: {error}") from None
+            if not is_defined:
+                raise TaskError(f'{place} has the field "{field}", but no definition of {name!r:.80}')
         # Tests may use the prompt's helpers: its own, not those of the checked program.
         prelude = f"{self.prelude}\n{row['prompt']}\n    pass\n"
         return build_suite(f"{row['test']}\n\ncheck({entry})\n", (entry,), prelude, place)
@@ -161,6 +173,18 @@ def expect(row: Row, place: str, **fields: type) -> None:
             missing(row, place, field)
         if not isinstance(row[field], kind):
             raise TaskError(f'{place} has {type(row[field]).__name__} in the field "{field}"; expected {NAMES[kind]}')
+
+
+def expect_texts(row: Row, place: str, field: str) -> None:
+    """Raises TaskError unless the field is an array of texts."""
+    expect(row, place, **{field: list})
+    if not all(isinstance(each, str) for each in row[field]):
+        raise TaskError(f'{place} has the field "{field}" {row[field]!r:.80}; expected an array of texts')
+
+
+def text_field(row: Row) -> str:
+    """Where a record of MBPP says what is asked. Hubs fill fields that only some records have with nothing."""
+    return "prompt" if row.get("text") is None and row.get("prompt") is not None else "text"
 
 
 def missing(row: Row, place: str, field: str) -> None:

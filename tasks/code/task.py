@@ -56,6 +56,11 @@ class CodeTask:
         """The record's own program."""
         return self._form.solution(self._chosen.read(index)[0])
 
+    def check(self) -> None:
+        """Raises TaskError when a record's tests cannot be compiled, or do not test its own program."""
+        for index in range(self._chosen.num_checked):
+            self._form.suite(*self._chosen.read(index))
+
     def close(self) -> None:
         """Ends the sandbox, which otherwise ends with this process."""
         if self._sandbox is not None:

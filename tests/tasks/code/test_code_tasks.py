@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from bench.mutants import mutants
-from tasks import TaskConfig, TaskError, build_task, validate
+from tasks import TaskConfig, TaskError, build_task, check_judging, validate
 from tasks.code.build import build as build_code
 from tasks.code.build import plus_split
 from tasks.code.problems import FORMATS
@@ -30,6 +30,7 @@ from tasks.runner import RewardRunner
 from tasks.sandbox import Limits
 
 DATA = Path(__file__).parent.parent / "data"
+NULL = object()  # A field that is there and holds nothing, where None stands for one that is missing.
 NAMES = ("mbpp", "mbpp_plus", "humaneval", "humaneval_plus")
 
 
@@ -141,6 +142,12 @@ def test_training_and_evaluation_share_no_problem() -> None:
         ("mbpp_plus", "test", None, r':3 has no field "test"; it has code'),
         ("humaneval", "entry_point", None, r':3 has no field "entry_point"'),
         ("humaneval_plus", "prompt", 3, r':3 has int in the field "prompt"; expected text'),
+        ("mbpp", "text", NULL, r':3 has NoneType in the field "text"; expected text'),
+        ("mbpp", "text", 5, r':3 has int in the field "text"; expected text'),
+        ("mbpp", "test_imports", NULL, r':3 has NoneType in the field "test_imports"; expected an array'),
+        ("mbpp", "test_imports", "import re", r':3 has str in the field "test_imports"; expected an array'),
+        ("mbpp", "test_imports", [5], r':3 has the field "test_imports" \[5\]; expected an array of texts'),
+        ("mbpp", "test_setup_code", 5, r':3 has int in the field "test_setup_code"; expected text'),
     ],
 )
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
@@ -153,13 +160,42 @@ def test_a_missing_field_is_named_with_file_and_line(
     if value is None:
         del rows[1][field]
     else:
-        rows[1][field] = value
+        rows[1][field] = None if value is NULL else value
     # The second record stands in the third line.
     text = "\n\n".join(json.dumps(row) for row in rows)
     file = tmp_path / f"records{suffix}"
     file.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
     with pytest.raises(TaskError, match=message.replace(r"\.jsonl", suffix.replace(".", r"\."))):
         build_task(TaskConfig(name=name, path=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("mbpp", "code", "def f(:", ":3 has code or tests that are no Python"),
+        ("mbpp", "code", "x = 1", ':3 has a program in the field "code" that defines nothing which its tests use'),
+        ("mbpp", "test_list", ["assert f(1 =="], ":3 has code or tests that are no Python"),
+        ("mbpp", "test_imports", ["import"], ":3 is no Python"),
+        ("mbpp_plus", "test", "assert (", ":3 has code or tests that are no Python"),
+        ("humaneval", "test", "def check(candidate): assert (", ":3 has a program or tests that are no Python"),
+        ("humaneval", "test", "def other(candidate): pass", ":3 has the field \"test\", but no definition of 'check'"),
+        ("humaneval", "entry_point", "g", ":3 has the field \"entry_point\", but no definition of 'g'"),
+        ("humaneval_plus", "canonical_solution", "    return (", ":3 has a program or tests that are no Python"),
+    ],
+)
+def test_tests_that_could_reward_nothing_are_named_at_the_start(
+    tmp_path: Path, name: str, field: str, value: object, message: str
+) -> None:
+    rows = read_rows(DATA / f"{name}.jsonl")
+    for row in rows:
+        row["task_id"] = 601 if name == "mbpp" else row["task_id"]
+    rows[1][field] = value
+    file = tmp_path / "records.jsonl"
+    file.write_text("\n\n".join(json.dumps(row) for row in rows))
+    task = TaskConfig(name=name, path=str(file))
+    for check in (validate, check_judging):
+        with pytest.raises(TaskError, match=message):
+            check(task)
 
 
 def test_the_command_line_ends_with_status_2(tmp_path: Path) -> None:
