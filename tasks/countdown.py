@@ -19,8 +19,12 @@ from tasks.params import read_params
 # A run of what expressions are made of; the sign "=" ends it, as in "3 + 4 = 7". It begins neither within a number
 # nor behind a sign: "-3 + 4" holds no 3 + 4.
 RUN = re.compile(r"(?<![\w.^+\-*/])[0-9(][0-9 \t+\-*/()]*")
-# What makes the number before it another one.
-CONTINUES = re.compile(r"\w|\^|%|\.[0-9]")
+# An expression that was cut out of a larger one is none, also where blanks stand between. Words and a dash do not go on
+# with an expression, though, and a sign that begins a line is that of a list. What makes it a larger one:
+BEFORE = re.compile(r"(?:[\^%/]|[0-9)!=][ \t]*[+*-]|\b[^\W\d][ \t]*[+*-]|\w[ \t]+[+*])[ \t]+\Z")
+CONTINUES = re.compile(
+    r"\w|\.[0-9]|[ \t]*(?:[\^%]|!(?!=)|[+*/][ \t+\-*/(]*[\w\\√]|-[ \t+\-*/(]*(?:[\\√]|[^\W\d](?!\w)|\w+\())"
+)
 SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
 MAX_CHARACTERS = 200
 MAX_TRIES = 10_000
@@ -161,7 +165,9 @@ def last_expression(text: str) -> ast.expr | None:
     for match in reversed(list(RUN.finditer(text))):
         run = match[0].rstrip(" \t+-*/(")
         if any(operator in run for operator in OPERATORS):
-            return None if CONTINUES.match(text, match.start() + len(run)) else parse_expression(run)
+            line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+            is_cut = BEFORE.search(line) or CONTINUES.match(text, match.start() + len(run))
+            return None if is_cut else parse_expression(run)
     return None
 
 

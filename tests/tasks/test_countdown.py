@@ -71,6 +71,62 @@ def test_anything_else_is_wrong(completion: str) -> None:
     assert judge(completion) == 0.0
 
 
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "3 * 8 ^ 2 = 24",
+        "3 * 8 % 7",
+        "3 * 8 !",
+        "3 * 8!",
+        "x = 3 * 8 + y",
+        "3 * 8 - y",
+        "3 * 8 + sqrt(4)",
+        "3 * 8 - sqrt(4)",
+        "3 * 8 * (two)",
+        "3 * 8 / \\sqrt{4}",
+        "2 ^ 3 * 8",
+        "7 % 3 * 8",
+        "5! / 3 * 8",
+        "5! - 3 * 8",
+        "y + 3 * 8",
+        "y - 3 * 8",
+        "two * 3 * 8",
+        "-5 + 3 * 8",
+        "x = - 3 * 8",
+    ],
+)
+def test_a_part_of_a_larger_expression_is_no_answer(completion: str) -> None:
+    assert judge(completion, numbers=[3, 5, 8], target=24) == 0.0
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "3 * 8",
+        "3 * 8 = 24",
+        "3 * 8 is 24",
+        "3 * 8 (using 3 and 8)",
+        "3 * 8 - which is what was asked for",
+        "3 * 8 – that is it.",
+        "3 * 8 != 25",
+        "Answer - 3 * 8 = 24",
+        "Answer: - 3 * 8 = 24",
+        "*Answer:* 3 * 8 = 24",
+        "*Answer* 3 * 8 = 24",
+        "* 3 * 8 = 24",
+        "- 3 * 8",
+        "1. 3 * 8 = 24!",
+        "y = 3 * 8",
+        "5 is not needed.\n3 * 8",
+        "2 ^ 5 is 32.\n+ 3 * 8",
+        "24 = 3 * 8, without the 5",
+        "$3 \\cdot 8$, so 3 * 8$.",
+    ],
+)
+def test_what_stands_around_a_right_answer_does_not_matter(completion: str) -> None:
+    assert judge(completion, numbers=[3, 5, 8], target=24) == 1.0
+
+
 def test_the_number_of_operations_is_the_difficulty() -> None:
     for params, difficulty in (({"operations": 1}, "1 operation"), ({"numbers": 4}, "3 operations")):
         task = build_task(TaskConfig(name="countdown", params=params))
