@@ -54,6 +54,12 @@ def test_tests_that_call_nothing_pass_nothing(sandbox: Sandbox) -> None:
     assert not check(sandbox, "def f(x): return x", "for x in []:\n    assert f(x) == x").passed
 
 
+def test_warnings_of_the_tests_fill_nothing_up(sandbox: Sandbox) -> None:
+    tests = "import sys\nsys.stderr.write('warning' * 30_000)\nprint('x' * 100_000)\nassert f(1) == 1"
+    for _ in range(2):
+        assert check(sandbox, "def f(x): return x", tests).passed
+
+
 def test_tests_may_use_objects_that_only_the_program_can_make(sandbox: Sandbox) -> None:
     program = """
 class Node:
