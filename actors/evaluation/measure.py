@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from actors.evaluation.summary import Judged, PromptOutcome
 from actors.settings import RolloutSettings
 from actors.text import ChatText
 from tasks import difficulty_of
+
+log = logging.getLogger(__name__)
 
 
 class PromptFailedError(Exception):
@@ -56,9 +59,24 @@ class Examiner:
         drawn = await self._ask_each("eval", spec.samples, spec.temperature, on_done)
         greedy = await self._ask_each("greedy", 1, 0.0) if spec.greedy else None
         return [
-            PromptOutcome(drawn[index], greedy[index][0] if greedy else None, difficulty_of(self._task, index))
-            for index in range(self._num_prompts)
+            PromptOutcome(drawn[index], greedy[index][0] if greedy else None, level)
+            for index, level in enumerate(self._levels())
         ]
+
+    def _levels(self) -> list[str | None]:
+        """How hard each prompt is. None where the task does not tell, or fails to: the answers are not lost with it."""
+        levels: list[str | None] = []
+        failures = []
+        for index in range(self._num_prompts):
+            level = None
+            try:
+                level = difficulty_of(self._task, index)
+            except Exception as error:  # The task may be the user's: anything may happen in it.
+                failures.append(f"difficulty({index}) raised {type(error).__name__}: {error}")
+            levels.append(level)
+        if failures:
+            log.warning("%d prompts are left out of the difficulties: %s", len(failures), failures[0])
+        return levels
 
     async def _ask_each(
         self, name: str, count: int, temperature: float, on_done: Callable[[], None] = lambda: None

@@ -270,6 +270,20 @@ def test_prompts_and_rewards_that_fail_are_counted_with_their_reason(model, tmp_
     assert "prompt 13 has 500 tokens" in too_long["unjudged_reason"]
 
 
+def test_a_difficulty_that_cannot_be_told_costs_no_answer(model, tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    class Unsure(FewPrompts):
+        def difficulty(self, index: int) -> str:
+            if index in (2, 3):
+                raise KeyError("level")
+            return super().difficulty(index)
+
+    spec = EvalSpec((1,), 2, 1.0, False)
+    outcomes = ask(model, tmp_path, spec, NotingEngine(), task=Unsure())
+    assert [outcome.difficulty for outcome in outcomes] == ["easy", "hard", None, None, "easy", "hard"]
+    assert summarise(outcomes, spec)["n_prompts"] == 6
+    assert "2 prompts are left out of the difficulties: difficulty(2) raised KeyError: 'level'" in caplog.text
+
+
 def test_a_dead_engine_ends_the_evaluation_rather_than_scoring_nothing(model, tmp_path) -> None:
     with pytest.raises(EngineDiedError):
         ask(model, tmp_path, SPEC, NotingEngine(failing="eval:1", error=EngineDiedError))
