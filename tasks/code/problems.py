@@ -6,7 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from tasks.code.extract import continue_function, extract_code
+from tasks.code.extract import continue_function, extract_program
 from tasks.errors import TaskError
 from tasks.sandbox.suite import Suite, build_suite, defined_names, imports_of, used_names
 
@@ -36,8 +36,8 @@ class Format(Protocol):
     def question(self, row: Row) -> str:
         """What the model is asked."""
 
-    def program(self, row: Row, completion: str) -> str:
-        """The program that a completion makes."""
+    def program(self, row: Row, completion: str, names: tuple[str, ...]) -> str:
+        """The program that a completion makes, of which the tests take `names`."""
 
     def solution(self, row: Row) -> str:
         """The record's own program, which must pass."""
@@ -71,8 +71,8 @@ class Mbpp:
     def question(self, row: Row) -> str:
         return f'"""\n{row[text_field(row)].strip()}\n{row["test_list"][0].strip()}\n"""\n'
 
-    def program(self, row: Row, completion: str) -> str:
-        return extract_code(completion)
+    def program(self, row: Row, completion: str, names: tuple[str, ...]) -> str:
+        return extract_program(completion, names)
 
     def solution(self, row: Row) -> str:
         return str(row["code"])
@@ -131,7 +131,7 @@ class HumanEval:
     def question(self, row: Row) -> str:
         return str(row["prompt"])
 
-    def program(self, row: Row, completion: str) -> str:
+    def program(self, row: Row, completion: str, names: tuple[str, ...]) -> str:
         return continue_function(row["prompt"], row["entry_point"], completion)
 
     def solution(self, row: Row) -> str:

@@ -42,8 +42,10 @@ class CodeTask:
 
     def reward(self, prompt: Prompt, completion: str) -> Reward:
         """Raises SandboxError when the sandbox failed, and TaskError when the record's tests are no Python."""
-        row, _ = self._chosen.read(prompt.reference)
-        return Reward(float(self.judge(prompt.reference, self._form.program(row, completion)).passed))
+        index = prompt.reference
+        row, _ = self._chosen.read(index)
+        program = self._form.program(row, completion, self.suite(index).names)
+        return Reward(float(self.judge(index, program).passed))
 
     def judge(self, index: int, program: str) -> Verdict:
         """The verdict on a program for prompt `index`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from tasks.code.extract import extract_code
+from tasks.code.extract import extract_program
 from tasks.errors import TaskError
 from tasks.sandbox import Limits, Sandbox, Suite, WayName, build_suite, choose
 from tasks.task import Prompt, Reward, check_index
@@ -138,7 +138,8 @@ class SmallCode:
         if self._sandbox is None:
             self._sandbox = Sandbox(self._limits, self._way)
         specification: Specification = prompt.reference
-        verdict = self._sandbox.check(extract_code(completion), specification.suite(specification.question))
+        program = extract_program(completion, (specification.name,))
+        verdict = self._sandbox.check(program, specification.suite(specification.question))
         return Reward(float(verdict.passed))
 
 
