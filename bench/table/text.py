@@ -28,7 +28,8 @@ HEAD = (
 def render(tables: Sequence[Table], legend: dict[str, str]) -> str:
     """All tables of a plan, one text."""
     parts = [render_table(table) for table in tables]
-    arms = list(dict.fromkeys(row.arm for table in tables for row in table.rows))
+    rows = [row for table in tables for row in table.rows if not row.arm.startswith("stale-")]
+    arms = list(dict.fromkeys(row.arm for row in rows))
     if arms:
         parts.append("\n".join(f"- `{arm}`: {legend[arm]}" for arm in arms))
     parts.append(
