@@ -14,6 +14,10 @@ from rapid.errors import UsageError
 RAPID = (sys.executable, "-m", "rapid.cli")
 
 
+LOCKS = ".locks"
+"""Folder of the locks, among the runs."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where an experiment's files lie."""
@@ -66,7 +70,7 @@ class Cell:
     @property
     def lock_path(self) -> Path:
         """Held by whoever works on the run; in a folder of its own, where it stays."""
-        return self.places.work / ".locks" / self.name
+        return self.places.work / LOCKS / self.name
 
     @property
     def state_path(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.table import tune
 from bench.table.arms import expand, nearest
 from bench.table.asked import check_results, matching
-from bench.table.cell import RAPID, Cell, Places
+from bench.table.cell import LOCKS, RAPID, Cell, Places
 from bench.table.collect import ROOT
 from bench.table.draw import draw_all
 from bench.table.execute import Executor
@@ -87,8 +87,10 @@ class Experiment:
         left_out = "".join(f"\n- left out: {other}" for other in others)
         if not results:
             return f"no run of {self.plan.name} has ended yet{left_out}"
+        lock = self.places.work / LOCKS / ".report"
+        lock.parent.mkdir(parents=True, exist_ok=True)
         # Another session may be writing the same files.
-        with FileLock(folder / ".lock"):
+        with FileLock(lock):
             if self.is_tuning:
                 text = tune.render(results, window)
                 write_atomically(folder / "tune.json", text + "\n")
