@@ -14,10 +14,11 @@ that field (bench.table.plan).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from protocol.spelling import nearest_name
 
 Overrides = Mapping[str, Any]
 
@@ -173,5 +174,5 @@ def expand(names: list[str]) -> list[str]:
 
 def nearest(name: str, known: list[str]) -> str:
     """What to try in place of an unknown name."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    near = nearest_name(name, known)
+    return f"did you mean {near}?" if near else f"known: {', '.join(known)}"

@@ -54,7 +54,9 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         raise CollectError(f"{cell.run_dir}/metrics.jsonl has no step")
     config, times = run.read_config(), elapsed_s(records)
     batch = config["actors"]["group_size"]
-    time = split_time(read_timelines(run.timeline))
+    time, every = split_time(read_timelines(run.timeline)), config["learner"]["snapshot_every"]
+    points = curve(read_evaluations(run.path), records, times, batch, every)
+    _require_whole(points, [] if is_diverged(run.path) else range(every, records[-1]["step"] + 1, every))
     result = {
         "format": FORMAT,
         "task": cell.task,
@@ -81,12 +83,7 @@ def collect(cell: Cell, state: State, command: str) -> dict[str, Any]:
         },
         "lag_mean": _digits(_weighted_lag(records)),
         "lag_max": max(record["lag_max"] for record in records),
-        "curve": _checked(
-            curve(read_evaluations(run.path), records, times, batch, config["learner"]["snapshot_every"]),
-            records[-1]["step"],
-            config["learner"]["snapshot_every"],
-            is_diverged(run.path),
-        ),
+        "curve": points,
         "metrics": {key: [_digits(record[key]) for record in records] for key in KEPT}
         | {"wall_s": [round(moment, 2) for moment in times]},
     }
@@ -136,18 +133,13 @@ def curve(
     ]
 
 
-def _checked(points: list[dict[str, Any]], last: int, every: int, is_diverged: bool) -> list[dict[str, Any]]:
-    """The curve, if all of it is there: one with a point less would count as an arm that ended earlier.
-
-    Raises CollectError.
-    """
-    steps = {point["step"] for point in points}
-    missing = sorted({*range(every, last + 1, every)} - steps)
-    if missing and not is_diverged:
+def _require_whole(points: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> None:
+    """Raises CollectError where a point of these steps is missing: the run would count as one that ended earlier."""
+    missing = sorted(set(steps) - {point["step"] for point in points})
+    if missing:
         raise CollectError(f"eval.jsonl has no evaluation of steps {missing}: their snapshots were not written")
-    if not steps:
+    if not points:
         raise CollectError("eval.jsonl has no evaluation of any step of the run")
-    return points
 
 
 def last_step(run_dir: Path) -> int:

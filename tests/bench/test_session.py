@@ -128,23 +128,17 @@ def test_a_run_does_not_go_on_with_other_values_than_it_began_with(
         one.result_path.unlink()
 
 
-def test_a_run_that_somebody_else_ended_goes_on_the_next_time(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("holds_lag", "how"), [(False, "resumed"), (True, "begun anew")])
+def test_a_run_that_somebody_else_ended_goes_on_the_next_time_unless_it_holds_a_lag(
+    holds_lag: bool, how: str, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_TRAIN", "ended")
     one = cell(places)
+    one = dataclasses.replace(one, overrides={**one.overrides, "schedule.hold_staleness": holds_lag})
     assert "ended after step 7 of 20" in run_session([one], executor()).failed[one.name]
     monkeypatch.setenv("FAKE_TRAIN", "")
     assert run_session([one], executor()).ended == [one.name]
-    assert (result(one)["steps"], result(one)["notes"]) == (20, ["life 2: resumed"])
-
-
-def test_a_run_at_a_held_lag_does_not_resume(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_TRAIN", "ended")
-    one = cell(places)
-    one = dataclasses.replace(one, overrides={**one.overrides, "schedule.hold_staleness": True})
-    run_session([one], executor())
-    monkeypatch.setenv("FAKE_TRAIN", "")
-    assert run_session([one], executor()).ended == [one.name]
-    assert (result(one)["steps"], result(one)["notes"]) == (20, ["life 2: begun anew"])
+    assert (result(one)["steps"], result(one)["notes"]) == (20, [f"life 2: {how}"])
 
 
 def test_a_run_without_one_of_its_snapshots_is_repeated(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

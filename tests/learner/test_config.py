@@ -76,7 +76,7 @@ def test_switches_that_do_not_go_together_are_refused(options, message):
 
 @pytest.mark.parametrize("bounds", [{"weight_clip": 1.0, "weight_clip_low": 0.5}, {"weight_clip_low": 1.0}])
 def test_one_clip_that_the_lag_moves_is_enough(bounds):
-    AlgorithmConfig(clip_lag_factor=0.5, **bounds)
+    assert AlgorithmConfig(clip_lag_factor=0.5, **bounds).clip_lag_factor == 0.5
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
